@@ -1,0 +1,109 @@
+//! Injected faults: named points at which a build with the feature `fault-hooks` panics or drops
+//! hints when told to at run time. Without the feature every call is empty.
+//!
+//! Points are armed with [`arm`], or by `CLARION_FAULTS` when the node starts:
+//! `relay=3,session=1%,hints=off` panics at the next three visits of `relay`, at one visit in a
+//! hundred of `session`, and drops every hint.
+
+/// Panics if the point is armed.
+#[inline]
+#[allow(unused_variables)]
+pub(crate) fn point(name: &str) {
+    #[cfg(feature = "fault-hooks")]
+    armed::visit(name);
+}
+
+/// Whether hints are to be dropped.
+#[inline]
+pub(crate) fn hints_off() -> bool {
+    #[cfg(feature = "fault-hooks")]
+    return armed::hints_off();
+    #[cfg(not(feature = "fault-hooks"))]
+    false
+}
+
+#[cfg(feature = "fault-hooks")]
+pub use armed::{arm, arm_from_environment, visits};
+
+#[cfg(feature = "fault-hooks")]
+mod armed {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    #[derive(Default)]
+    struct Point {
+        panics_left: u32,
+        one_in: u32,
+        visits: u64,
+    }
+
+    static ANY: AtomicBool = AtomicBool::new(false);
+    static HINTS_OFF: AtomicBool = AtomicBool::new(false);
+    static POINTS: LazyLock<Mutex<HashMap<String, Point>>> = LazyLock::new(Mutex::default);
+
+    /// Arms `point`: the next `panics` visits panic (or one in `one_in`, if that is not 0).
+    pub fn arm(point: &str, panics: u32, one_in: u32) {
+        let mut points = POINTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = points.entry(point.to_owned()).or_default();
+        entry.panics_left = panics;
+        entry.one_in = one_in;
+        ANY.store(true, Ordering::Release);
+    }
+
+    /// How often `point` was visited since anything was armed.
+    #[must_use]
+    pub fn visits(point: &str) -> u64 {
+        let points = POINTS.lock().unwrap_or_else(PoisonError::into_inner);
+        points.get(point).map_or(0, |point| point.visits)
+    }
+
+    /// Arms what `CLARION_FAULTS` names; unreadable parts are reported by the returned text.
+    ///
+    /// # Errors
+    /// The first part that is not of the form `point=N`, `point=N%` or `hints=off`.
+    pub fn arm_from_environment() -> Result<(), String> {
+        let Ok(text) = std::env::var("CLARION_FAULTS") else { return Ok(()) };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let bad = || format!("CLARION_FAULTS: `{part}` is not point=N, point=N% or hints=off");
+            let (point, value) = part.split_once('=').ok_or_else(bad)?;
+            if (point, value) == ("hints", "off") {
+                HINTS_OFF.store(true, Ordering::Release);
+            } else if let Some(percent) = value.strip_suffix('%') {
+                let percent: f64 = percent.parse().map_err(|_| bad())?;
+                if !(percent > 0.0 && percent <= 100.0) {
+                    return Err(bad());
+                }
+                arm(point, 0, (100.0 / percent).round() as u32);
+            } else {
+                arm(point, value.parse().map_err(|_| bad())?, 0);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn hints_off() -> bool {
+        HINTS_OFF.load(Ordering::Relaxed)
+    }
+
+    #[allow(clippy::panic, reason = "the purpose of this file")]
+    pub(super) fn visit(name: &str) {
+        if !ANY.load(Ordering::Acquire) {
+            return;
+        }
+        let strike = {
+            let mut points = POINTS.lock().unwrap_or_else(PoisonError::into_inner);
+            let point = points.entry(name.to_owned()).or_default();
+            point.visits += 1;
+            if point.panics_left > 0 {
+                point.panics_left -= 1;
+                true
+            } else {
+                point.one_in > 0 && fastrand::u32(0..point.one_in) == 0
+            }
+        };
+        if strike {
+            panic!("injected fault at {name}");
+        }
+    }
+}

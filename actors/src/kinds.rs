@@ -1,0 +1,132 @@
+//! The kind table: what restarts, within which budget, what happens beyond it, and in which order
+//! kinds stop. The life cycle of every actor is on this page.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A kind of actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Admission of one product and mode.
+    Lane,
+    /// Owner of a product's broadcast log.
+    Product,
+    /// Owner of a topic.
+    Topic,
+    /// Owner of a share of the terminal and user inboxes.
+    InboxShard,
+    /// From logs to the sessions of this node.
+    Relay,
+    /// Sweeper, cursor flusher and supervisor of some links.
+    LinkShard,
+}
+
+/// When an actor of a kind is started again after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// At once, with back-off: there is a fixed number of them and each is always needed.
+    Always,
+    /// With the next message for it: it is virtual.
+    OnUse,
+}
+
+/// What happens when a kind's budget is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escalation {
+    /// The node reports itself as not alive (`/livez`), so that whatever runs it restarts it; it
+    /// goes on trying meanwhile.
+    NodeUnhealthy,
+    /// Messages for this one actor are refused as retryable until the window has passed: the fault
+    /// stays where it is (N5).
+    Quarantine,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// The name in metrics, logs and status.
+    pub name: &'static str,
+    /// When it starts again.
+    pub restart: Restart,
+    /// Crashes of one actor that are mended within `window_ms`.
+    pub crashes_max: u32,
+    /// The window, in milliseconds.
+    pub window_ms: u64,
+    /// What happens beyond.
+    pub escalation: Escalation,
+    /// Kinds with lower numbers stop first: doors before owners, so that nothing in flight is cut.
+    pub stop_order: u8,
+}
+
+impl Kind {
+    /// Every kind, in stop order.
+    pub const ALL: [Self; 6] = [
+        Self::Lane,
+        Self::LinkShard,
+        Self::Relay,
+        Self::Topic,
+        Self::Product,
+        Self::InboxShard,
+    ];
+
+    /// Its row.
+    #[must_use]
+    pub const fn policy(self) -> Policy {
+        use Escalation::{NodeUnhealthy, Quarantine};
+        use Restart::{Always, OnUse};
+        let row = |name, restart, crashes_max, escalation, stop_order| Policy {
+            name,
+            restart,
+            crashes_max,
+            window_ms: 60_000,
+            escalation,
+            stop_order,
+        };
+        match self {
+            Self::Lane => row("lane", OnUse, 20, Quarantine, 0),
+            Self::LinkShard => row("link_shard", Always, 20, NodeUnhealthy, 1),
+            Self::Relay => row("relay", Always, 20, NodeUnhealthy, 2),
+            Self::Topic => row("topic", OnUse, 20, Quarantine, 3),
+            Self::Product => row("product", OnUse, 20, Quarantine, 4),
+            Self::InboxShard => row("inbox_shard", Always, 20, NodeUnhealthy, 5),
+        }
+    }
+
+    /// How many live, how often one was started, how often one crashed: since the process began.
+    #[must_use]
+    pub fn figures(self) -> &'static Figures {
+        &FIGURES[self as usize]
+    }
+}
+
+/// Counters of a kind.
+#[derive(Debug)]
+pub struct Figures {
+    /// Running now.
+    pub live: AtomicU64,
+    /// Started, restarts included.
+    pub started: AtomicU64,
+    /// Ended by a panic or an error.
+    pub crashed: AtomicU64,
+}
+
+static FIGURES: [Figures; 6] = [const {
+    Figures { live: AtomicU64::new(0), started: AtomicU64::new(0), crashed: AtomicU64::new(0) }
+}; 6];
+
+impl Figures {
+    pub(crate) fn on_start(&self, kind: Kind) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.started.fetch_add(1, Ordering::Relaxed);
+        metrics::gauge!("clarion_actors", "kind" => kind.policy().name).increment(1.0);
+    }
+
+    pub(crate) fn on_end(&self, kind: Kind, crashed: bool) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!("clarion_actors", "kind" => kind.policy().name).decrement(1.0);
+        if crashed {
+            self.crashed.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("clarion_actor_crashes_total", "kind" => kind.policy().name)
+                .increment(1);
+        }
+    }
+}

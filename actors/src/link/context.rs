@@ -1,0 +1,279 @@
+//! What every link of a node shares, and the work that links leave to tasks.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use clarion_core::LogKey;
+use clarion_core::session::SessionLimits;
+use clarion_protocol::terminal::{Open, SessionNumber};
+use clarion_protocol::{Code, ProductId, TerminalId, TopicName};
+use clarion_storage::{
+    OpenSession, OpenedLog, Read, Store, Subscribe, SubscribeBy, SubscribeOutcome,
+    SubscriptionState, Unsubscribe, UnsubscribeOutcome,
+};
+
+use crate::link::inbox::{Answer, Grant, Item, LinkInbox, Refused};
+use crate::products::Products;
+use crate::relay::{Relays, Subscriber};
+use crate::task;
+use crate::tokens::Identity;
+
+/// The bounds of a link.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkLimits {
+    pub(crate) open_timeout_ms: u64,
+    pub(crate) flush_timeout_ms: u64,
+    pub(crate) frames_per_s_max: u32,
+    pub(crate) sessions_max: usize,
+    pub(crate) topics_max: u32,
+    pub(crate) heartbeat_min_ms: u64,
+    pub(crate) heartbeat_max_ms: u64,
+    pub(crate) heartbeat_grace_ms: u64,
+    pub(crate) generation_check_ms: u64,
+    pub(crate) crashes_max: u32,
+    pub(crate) crash_window_ms: u64,
+}
+
+/// Shared by all links of a node.
+pub(crate) struct LinkContext {
+    pub(crate) node: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) relays: Arc<Relays>,
+    pub(crate) products: Arc<Products>,
+    pub(crate) limits: LinkLimits,
+    pub(crate) session_limits: SessionLimits,
+    /// One name for each wide log, so that thousands of sessions share it.
+    names: RwLock<HashSet<Arc<LogKey>>>,
+}
+
+impl LinkContext {
+    pub(crate) fn new(
+        node: String,
+        store: Arc<dyn Store>,
+        relays: Arc<Relays>,
+        products: Arc<Products>,
+        limits: LinkLimits,
+        session_limits: SessionLimits,
+    ) -> Self {
+        let names = RwLock::default();
+        Self { node, store, relays, products, limits, session_limits, names }
+    }
+
+    /// The shared name of a log.
+    pub(crate) fn intern(&self, log: Arc<LogKey>) -> Arc<LogKey> {
+        if !log.kind.is_wide() {
+            return log;
+        }
+        if let Some(known) = self.names.read().unwrap_or_else(PoisonError::into_inner).get(&log) {
+            return Arc::clone(known);
+        }
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() == names.capacity() {
+            // About to grow: names that nobody else holds go first.
+            names.retain(|name| Arc::strong_count(name) > 1);
+        }
+        names.insert(Arc::clone(&log));
+        log
+    }
+
+    /// Verifies the token of an `open` and opens the session in the store; leaves the answer in
+    /// the link's inbox.
+    pub(crate) fn open(self: &Arc<Self>, inbox: &Arc<LinkInbox>, open: Open) {
+        let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
+        task::spawn(async move {
+            let session = open.s;
+            let answer = context.grant(&open).await;
+            leave(&inbox, session, Answer::Opened(answer));
+        });
+    }
+
+    /// Opens the session of a known identity again: after a crash, or when its record changed.
+    pub(crate) fn reopen(
+        self: &Arc<Self>,
+        inbox: &Arc<LinkInbox>,
+        session: SessionNumber,
+        identity: Arc<Identity>,
+    ) {
+        let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
+        task::spawn(async move {
+            let answer = context.open_in_store(identity, Vec::new(), Vec::new()).await;
+            leave(&inbox, session, Answer::Opened(answer));
+        });
+    }
+
+    async fn grant(&self, open: &Open) -> Result<Box<Grant>, Refused> {
+        let known = match self.products.get(&open.product).await {
+            Ok(Some(known)) => known,
+            Ok(None) => return Err(Refused::new(Code::TokenInvalid)),
+            Err(_) => return Err(Refused::new(Code::StoreAway)),
+        };
+        let identity = known.token_keys.verify(&open.token, self.store.time_ms())?;
+        if !known.record.kinds.contains(&identity.kind) {
+            return Err(Refused::new(Code::KindNotAccepted));
+        }
+        let (mut topics, mut refused) = (Vec::new(), Vec::new());
+        for topic in &open.topics {
+            if topics.len() + refused.len() >= self.limits.topics_max as usize {
+                refused.push((topic.clone(), Code::TooManyTopics));
+            } else if identity.topics.iter().any(|pattern| pattern.matches(topic)) {
+                topics.push(topic.clone());
+            } else {
+                refused.push((topic.clone(), Code::TopicForbidden));
+            }
+        }
+        self.open_in_store(Arc::new(identity), topics, refused).await
+    }
+
+    async fn open_in_store(
+        &self,
+        identity: Arc<Identity>,
+        topics: Vec<TopicName>,
+        mut refused: Vec<(TopicName, Code)>,
+    ) -> Result<Box<Grant>, Refused> {
+        let open = OpenSession {
+            product: identity.product.clone(),
+            terminal: identity.terminal.clone(),
+            user: identity.user.clone(),
+            kind: identity.kind,
+            topics,
+            topics_max: self.limits.topics_max,
+        };
+        match self.store.open_session(vec![open]).await.pop() {
+            Some(Ok(opened)) => {
+                let code = |banned| if banned { Code::TopicBanned } else { Code::TooManyTopics };
+                refused.extend(
+                    opened.refused.iter().map(|(topic, banned)| (topic.clone(), code(*banned))),
+                );
+                Ok(Box::new(Grant { identity, opened, refused }))
+            }
+            _ => Err(Refused::new(Code::StoreAway)),
+        }
+    }
+
+    /// Verifies a new token; leaves the answer.
+    pub(crate) fn refresh(
+        self: &Arc<Self>,
+        inbox: &Arc<LinkInbox>,
+        session: SessionNumber,
+        identity: &Identity,
+        token: String,
+    ) {
+        let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
+        let product = identity.product.clone();
+        task::spawn(async move {
+            let answer = match context.products.get(&product).await {
+                Ok(Some(known)) => known.token_keys.verify(&token, context.store.time_ms()),
+                Ok(None) => Err(Code::TokenInvalid),
+                Err(_) => Err(Code::StoreAway),
+            };
+            let answer = answer.map(Box::new).map_err(Refused::from);
+            leave(&inbox, session, Answer::Refreshed(answer));
+        });
+    }
+
+    /// Joins a topic; leaves the answer.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        inbox: &Arc<LinkInbox>,
+        session: SessionNumber,
+        id: u64,
+        identity: &Identity,
+        topic: TopicName,
+    ) {
+        let request = Subscribe {
+            product: identity.product.clone(),
+            terminal: identity.terminal.clone(),
+            topic: topic.clone(),
+            by: SubscribeBy::Terminal,
+            topics_max: self.limits.topics_max,
+        };
+        let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
+        task::spawn(async move {
+            if let Some(outcome) = context.store.subscribe(vec![request]).await.pop() {
+                leave(&inbox, session, Answer::Subscribed { id: Some(id), topic, outcome });
+            }
+        });
+    }
+
+    /// Leaves a topic; leaves the answer.
+    pub(crate) fn unsubscribe(
+        self: &Arc<Self>,
+        inbox: &Arc<LinkInbox>,
+        session: SessionNumber,
+        id: u64,
+        identity: &Identity,
+        topic: TopicName,
+    ) {
+        let request = Unsubscribe {
+            product: identity.product.clone(),
+            terminal: identity.terminal.clone(),
+            topic: topic.clone(),
+            by: SubscribeBy::Terminal,
+        };
+        let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
+        task::spawn(async move {
+            if let Some(outcome) = context.store.unsubscribe(vec![request]).await.pop() {
+                leave(&inbox, session, Answer::Unsubscribed { id: Some(id), topic, outcome });
+            }
+        });
+    }
+
+    /// The back-end changed this topic for the terminal: looks what its record says now, whatever
+    /// the control entry said then, and leaves that as an answer without a request.
+    pub(crate) fn follow_record(
+        self: &Arc<Self>,
+        inbox: &Arc<LinkInbox>,
+        session: SessionNumber,
+        identity: &Identity,
+        topic: TopicName,
+    ) {
+        let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
+        let (product, terminal) = (identity.product.clone(), identity.terminal.clone());
+        task::spawn(async move {
+            let answer = match context.subscription(&product, &terminal, &topic).await {
+                Some(Some(opened)) => Answer::Subscribed {
+                    id: None,
+                    topic,
+                    outcome: Ok(SubscribeOutcome::AlreadyIn(opened)),
+                },
+                Some(None) => {
+                    let outcome = Ok(UnsubscribeOutcome::Left);
+                    Answer::Unsubscribed { id: None, topic, outcome }
+                }
+                None => return, // the store is away: the next open tells
+            };
+            leave(&inbox, session, answer);
+        });
+    }
+
+    async fn subscription(
+        &self,
+        product: &ProductId,
+        terminal: &TerminalId,
+        topic: &TopicName,
+    ) -> Option<Option<OpenedLog>> {
+        let record = self.store.terminal(product, terminal).await.ok()??;
+        let name = clarion_protocol::LogName::Topic(topic.clone());
+        let state = record.subscriptions.iter().find(|s| s.log == name).map(|s| s.state);
+        let Some(SubscriptionState::Reading { epoch, cursor, attempts }) = state else {
+            return Some(None);
+        };
+        let log = LogKey::topic(product, topic);
+        let head = crate::owner::head_of(&*self.store, &log).await?;
+        let now = self.store.epoch();
+        Some(Some(OpenedLog { log, epoch: now, cursor_epoch: epoch, cursor, attempts, head }))
+    }
+
+    /// Reads a log for a session: wide ones through their relay, which often has it in memory.
+    pub(crate) fn read(&self, read: Read, subscriber: Subscriber) {
+        if read.log.kind.is_wide() {
+            self.relays.read(read, subscriber);
+        } else {
+            task::spawn(crate::relay::read_for(Arc::clone(&self.store), read, subscriber));
+        }
+    }
+}
+
+fn leave(inbox: &LinkInbox, session: SessionNumber, answer: Answer) {
+    inbox.leave(Item::Answer { session, answer: Box::new(answer) });
+}

@@ -1,0 +1,135 @@
+//! Members of topics as the back-end changes them. The terminal's record is the truth and changes
+//! first; a control entry in its inbox then tells its live session, wherever that is.
+
+use std::sync::Arc;
+
+use clarion_core::{Body, Control, LogKey};
+use clarion_protocol::http::{MemberOutcome, TargetError};
+use clarion_protocol::{Code, MessageId, ProductId, TerminalId, TopicName};
+use clarion_storage::{
+    LogLimits, Store, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome, Unsubscribe,
+    UnsubscribeOutcome,
+};
+
+use crate::failure::code_of;
+use crate::link::inbox::SessionEvent;
+use crate::owner::NewEntry;
+use crate::relay::Relays;
+use crate::router::Router;
+
+/// How long a control entry waits for a terminal, in milliseconds: one that comes back later
+/// learns the same when it opens its session.
+const CONTROL_TTL_MS: u64 = 60_000;
+/// How long its append may take, in milliseconds.
+const CONTROL_PATIENCE_MS: u64 = 5000;
+
+/// Changes members.
+pub(crate) struct Members {
+    store: Arc<dyn Store>,
+    router: Arc<Router>,
+    relays: Arc<Relays>,
+    topics_max: u32,
+    inbox_limits: LogLimits,
+}
+
+impl Members {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        router: Arc<Router>,
+        relays: Arc<Relays>,
+        topics_max: u32,
+        inbox_limits: LogLimits,
+    ) -> Self {
+        Self { store, router, relays, topics_max, inbox_limits }
+    }
+
+    /// Puts terminals into a topic.
+    pub(crate) async fn put(
+        &self,
+        product: &ProductId,
+        topic: &TopicName,
+        terminals: Vec<TerminalId>,
+    ) -> Vec<MemberOutcome> {
+        let request = |terminal: &TerminalId| Subscribe {
+            product: product.clone(),
+            terminal: terminal.clone(),
+            topic: topic.clone(),
+            by: SubscribeBy::Backend,
+            topics_max: self.topics_max,
+        };
+        let results = self.store.subscribe(terminals.iter().map(request).collect()).await;
+        let mut outcomes = Vec::with_capacity(terminals.len());
+        for (terminal, result) in terminals.into_iter().zip(results) {
+            if let Ok(SubscribeOutcome::Joined(_)) = &result {
+                self.tell(product, &terminal, Control::Subscribed(topic.clone())).await;
+            }
+            outcomes.push(joined(terminal, &result));
+        }
+        outcomes
+    }
+
+    /// Takes terminals out of a topic.
+    pub(crate) async fn remove(
+        &self,
+        product: &ProductId,
+        topic: &TopicName,
+        terminals: Vec<TerminalId>,
+    ) -> Vec<MemberOutcome> {
+        let request = |terminal: &TerminalId| Unsubscribe {
+            product: product.clone(),
+            terminal: terminal.clone(),
+            topic: topic.clone(),
+            by: SubscribeBy::Backend,
+        };
+        let results = self.store.unsubscribe(terminals.iter().map(request).collect()).await;
+        let mut outcomes = Vec::with_capacity(terminals.len());
+        for (terminal, result) in terminals.into_iter().zip(results) {
+            if let Ok(UnsubscribeOutcome::Left) = &result {
+                self.tell(product, &terminal, Control::Unsubscribed(topic.clone())).await;
+            }
+            let error = result.as_ref().err().map(|error| target_error(code_of(error)));
+            // Whether it still is one is not known when the store did not answer.
+            outcomes.push(MemberOutcome { terminal, member: result.is_err(), error });
+        }
+        outcomes
+    }
+
+    /// Tells the terminal's live session; one whose inbox takes nothing is opened again instead.
+    async fn tell(&self, product: &ProductId, terminal: &TerminalId, control: Control) {
+        let log = LogKey::terminal(product, terminal);
+        let now_ms = self.store.time_ms();
+        let entropy = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
+        let entry = NewEntry {
+            log: Arc::clone(&log),
+            message: MessageId::from_parts(now_ms, entropy),
+            expires_at_ms: now_ms + CONTROL_TTL_MS,
+            body: Body::Control(control),
+            limits: self.inbox_limits,
+            first_attempt_ms: None,
+            deadline_ms: now_ms + CONTROL_PATIENCE_MS,
+        };
+        let appended = match self.router.owner(&log).await {
+            Some(owner) => owner.append(entry).await.is_ok_and(|result| result.is_ok()),
+            None => false,
+        };
+        if !appended {
+            self.relays.notify(log, SessionEvent::Reload).await;
+        }
+    }
+}
+
+fn joined(terminal: TerminalId, result: &StoreResult<SubscribeOutcome>) -> MemberOutcome {
+    let code = match result {
+        Ok(SubscribeOutcome::Joined(_) | SubscribeOutcome::AlreadyIn(_)) => {
+            return MemberOutcome { terminal, member: true, error: None };
+        }
+        Ok(SubscribeOutcome::Banned) => Code::TopicBanned,
+        Ok(SubscribeOutcome::TooMany) => Code::TooManyTopics,
+        Err(error) => code_of(error),
+    };
+    MemberOutcome { terminal, member: false, error: Some(target_error(code)) }
+}
+
+fn target_error(code: Code) -> TargetError {
+    TargetError { code, retryable: code.retryable(), detail: None }
+}

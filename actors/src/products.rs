@@ -1,0 +1,100 @@
+//! The products as this node knows them: records cached from the store, with their token keys
+//! ready for use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use clarion_protocol::{Code, ProductId};
+use clarion_storage::{ProductRecord, Store};
+
+use crate::failure::Failure;
+use crate::tokens::TokenKeys;
+
+/// How old a cached record may be before it is read again: how long a change made through another
+/// node may take to be seen here, in milliseconds.
+const FRESH_MS: u64 = 30_000;
+
+/// A product and what was made of its record.
+#[derive(Debug)]
+pub(crate) struct KnownProduct {
+    pub(crate) record: Arc<ProductRecord>,
+    pub(crate) token_keys: TokenKeys,
+    read_at_ms: u64,
+}
+
+/// The cache. Bounded by the products there are: unknown names are never kept.
+pub(crate) struct Products {
+    store: Arc<dyn Store>,
+    known: RwLock<HashMap<ProductId, Arc<KnownProduct>>>,
+    /// Held while a record is changed, so that changes are serial.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Products {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, known: RwLock::default(), changing: tokio::sync::Mutex::default() }
+    }
+
+    /// The product, read from the store unless it is fresh. While the store is away what was
+    /// known last counts.
+    pub(crate) async fn get(&self, product: &ProductId) -> Result<Option<Arc<KnownProduct>>, Failure> {
+        let cached = self.cached(product);
+        if let Some(known) = &cached
+            && self.store.time_ms() < known.read_at_ms + FRESH_MS
+        {
+            return Ok(cached);
+        }
+        match self.store.product(product).await {
+            Ok(Some(record)) => Ok(Some(self.learn(record))),
+            Ok(None) => {
+                self.write().remove(product);
+                Ok(None)
+            }
+            Err(_) if cached.is_some() => Ok(cached),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Creates or replaces nothing but a new product.
+    pub(crate) async fn create(&self, record: ProductRecord) -> Result<(), Failure> {
+        let _serial = self.changing.lock().await;
+        if !self.store.put_product(record.clone(), true).await? {
+            return Err(Failure::new(Code::ProductExists));
+        }
+        self.learn(record);
+        Ok(())
+    }
+
+    /// Changes a record.
+    pub(crate) async fn change<T: Send>(
+        &self,
+        product: &ProductId,
+        change: impl FnOnce(&mut ProductRecord) -> Result<T, Failure> + Send,
+    ) -> Result<T, Failure> {
+        let _serial = self.changing.lock().await;
+        let record = self.store.product(product).await?;
+        let mut record = record.ok_or_else(|| Failure::new(Code::ProductUnknown))?;
+        let result = change(&mut record)?;
+        self.store.put_product(record.clone(), false).await?;
+        self.learn(record);
+        Ok(result)
+    }
+
+    fn cached(&self, product: &ProductId) -> Option<Arc<KnownProduct>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(product).cloned()
+    }
+
+    fn learn(&self, record: ProductRecord) -> Arc<KnownProduct> {
+        let known = Arc::new(KnownProduct {
+            token_keys: TokenKeys::of(&record),
+            read_at_ms: self.store.time_ms(),
+            record: Arc::new(record),
+        });
+        self.write().insert(known.record.product.clone(), Arc::clone(&known));
+        known
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ProductId, Arc<KnownProduct>>> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,486 @@
+//! The way of a push on the node that takes it (steps 1, 2 and 4): admission, the claim of its
+//! idempotency key, its id, the owners of its targets, and the answer when all of it is durable.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clarion_core::{Batch, Body, Entry, LogKey, Mode};
+use clarion_protocol::http::{
+    Audience, Position, PushAccepted, Target, TargetError, TargetOutcome,
+};
+use clarion_protocol::{Code, MessageId, Offset, ProductId};
+use clarion_storage::{
+    Appended, Claim, ClaimOutcome, Finish, LogLimits, ProductRecord, Store, StoreError, StoreResult,
+};
+use tokio::sync::oneshot;
+
+use crate::failure::{Failure, code_of};
+use crate::kinds::Kind;
+use crate::lane::{Lane, LaneArguments, LaneHandle, Permit};
+use crate::link::inbox::SessionEvent;
+use crate::owner::NewEntry;
+use crate::relay::Relays;
+use crate::router::Router;
+use crate::supervisor::{Child, ChildOf, Slot, SupervisorHandle};
+
+/// How long the record of a caller's key lives, in milliseconds: 24 hours.
+const KEY_KEPT_MS: u64 = 24 * 3600 * 1000;
+/// How long a full inbox of a terminal that is online is given to write down what it has read.
+const FULL_INBOX_PAUSES_MS: [u64; 3] = [5, 20, 80];
+
+/// A validated push.
+#[derive(Debug)]
+pub struct Push {
+    /// Whom it is for; at most [`clarion_protocol::http::TARGETS_MAX`] distinct targets.
+    pub audience: Audience,
+    /// The payload: `Body::Json` or `Body::Bytes`.
+    pub body: Body,
+    /// Seconds until it expires; 0: only terminals that are online now.
+    pub ttl_s: u64,
+    /// The caller's idempotency key and the SHA-256 of the request body it is bound to.
+    pub idempotency: Option<(Arc<str>, [u8; 32])>,
+    /// Its place among the pushes of one connection; `None` if it has no order with others.
+    pub turn: Option<Turn>,
+}
+
+/// Keeps the pushes of one connection in order up to their owners (I8).
+#[derive(Debug, Default)]
+pub struct Turns {
+    last: Option<oneshot::Receiver<()>>,
+}
+
+/// The place of one push. Dropped, it lets the next one pass.
+#[derive(Debug)]
+pub struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    _passed: oneshot::Sender<()>,
+}
+
+impl Turns {
+    /// The next place; called in the order in which the pushes came.
+    pub fn take(&mut self) -> Turn {
+        let (passed, next) = oneshot::channel();
+        Turn { before: self.last.replace(next), _passed: passed }
+    }
+}
+
+impl Turn {
+    /// Waits until every push before this one is on its way to its owners, or has failed.
+    async fn come(&mut self) {
+        if let Some(before) = self.before.take() {
+            // An error is the signal: the sender is only ever dropped.
+            let _ = before.await;
+        }
+    }
+}
+
+/// What pushes need of the config.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PushLimits {
+    pub(crate) in_flight_max: u32,
+    pub(crate) request_timeout_ms: u64,
+    pub(crate) attempt_ms: u64,
+    pub(crate) idle_stop_ms: u64,
+    pub(crate) inbox: LogLimits,
+    pub(crate) topic: LogLimits,
+    pub(crate) broadcast: LogLimits,
+}
+
+/// Takes pushes.
+pub(crate) struct Pushes {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) relays: Arc<Relays>,
+    pub(crate) supervisor: SupervisorHandle,
+    pub(crate) limits: PushLimits,
+    lanes: Arc<RwLock<HashMap<(ProductId, Mode), KnownLane>>>,
+}
+
+type KnownLane = (LaneHandle, Arc<dyn Child>, Option<u32>);
+
+/// A push that has its id.
+struct Started {
+    message: MessageId,
+    expires_at_ms: u64,
+    /// Set when an earlier request with this key may have appended already (I2).
+    first_attempt_ms: Option<u64>,
+    /// What that request achieved.
+    earlier: Option<PushAccepted>,
+}
+
+impl Pushes {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        router: Arc<Router>,
+        relays: Arc<Relays>,
+        supervisor: SupervisorHandle,
+        limits: PushLimits,
+    ) -> Self {
+        Self { store, router, relays, supervisor, limits, lanes: Arc::default() }
+    }
+
+    /// See [`crate::System::push`].
+    pub(crate) async fn push(
+        &self,
+        product: &Arc<ProductRecord>,
+        mut push: Push,
+    ) -> Result<PushAccepted, Failure> {
+        let mode = mode_of(&push.audience);
+        let _place = self.admit(product, mode).await?;
+        let now_ms = self.store.time_ms();
+        let deadline_ms = now_ms + self.limits.request_timeout_ms;
+        let started = match self.start(product, &push, now_ms, deadline_ms).await? {
+            Ok(started) => started,
+            Err(replayed) => return replayed,
+        };
+        let mut turn = push.turn.take();
+        if let Some(turn) = &mut turn {
+            turn.come().await;
+        }
+        let accepted = if push.ttl_s == 0 {
+            self.send_ephemeral(product, &push, &started).await
+        } else {
+            self.append(product, &push, &started, deadline_ms, turn).await
+        };
+        self.finish(product, &push, &accepted).await;
+        for target in &accepted.targets {
+            let outcome = target.error.as_ref().map_or("accepted", |error| error.code.as_str());
+            metrics::counter!("clarion_push_targets_total", "mode" => mode.as_str(), "outcome" => outcome)
+                .increment(1);
+        }
+        answer(accepted)
+    }
+
+    /// Step 1: a place in the product's lane for the mode.
+    async fn admit(&self, product: &Arc<ProductRecord>, mode: Mode) -> Result<Permit, Failure> {
+        // A lane that is just being restarted is asked once more.
+        for _ in 0..2 {
+            let (lane, child) = self.lane(product, mode);
+            if !lane.slot.is_filled() && !self.supervisor.ensure(child).await {
+                break;
+            }
+            if let Some(admitted) = lane.admit().await {
+                return admitted.map_err(Failure::from);
+            }
+        }
+        Err(Failure::new(Code::Overloaded).retry_after_ms(1000))
+    }
+
+    fn lane(&self, product: &Arc<ProductRecord>, mode: Mode) -> (LaneHandle, Arc<dyn Child>) {
+        let key = (product.product.clone(), mode);
+        let quota = product.pushes_per_s_max;
+        let known = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((lane, child, _)) = known.get(&key).filter(|(_, _, of)| *of == quota) {
+            return (lane.clone(), Arc::clone(child));
+        }
+        drop(known);
+        let slot = Slot::new();
+        let arguments = LaneArguments {
+            store: Arc::clone(&self.store),
+            in_flight_max: self.limits.in_flight_max,
+            pushes_per_s_max: quota,
+            idle_stop_ms: self.limits.idle_stop_ms,
+            incarnation: 0,
+        };
+        let (lanes, forgotten) = (Arc::clone(&self.lanes), key.clone());
+        let child: Arc<dyn Child> = Arc::new(ChildOf {
+            kind: Kind::Lane,
+            // With its quota: a changed one is another lane, the former goes idle.
+            label: format!("{}/{}/{quota:?}", product.product, mode.as_str()),
+            slot: Arc::clone(&slot),
+            make: move |incarnation| (Lane, LaneArguments { incarnation, ..arguments.clone() }),
+            restarted: Box::new(|| {}),
+            forgotten: Box::new(move || {
+                let mut lanes = lanes.write().unwrap_or_else(PoisonError::into_inner);
+                if lanes.get(&forgotten).is_some_and(|(lane, ..)| !lane.slot.is_filled()) {
+                    lanes.remove(&forgotten);
+                }
+            }),
+        });
+        let lane = LaneHandle { slot };
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        match lanes.get(&key).filter(|(_, _, of)| *of == quota) {
+            Some((lane, child, _)) => (lane.clone(), Arc::clone(child)),
+            None => {
+                lanes.insert(key, (lane.clone(), Arc::clone(&child), quota));
+                (lane, child)
+            }
+        }
+    }
+
+    /// Gives the push its id; claims its key durably before anything is appended.
+    async fn start(
+        &self,
+        product: &Arc<ProductRecord>,
+        push: &Push,
+        now_ms: u64,
+        deadline_ms: u64,
+    ) -> Result<Result<Started, Result<PushAccepted, Failure>>, Failure> {
+        let entropy = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
+        let message = MessageId::from_parts(now_ms, entropy);
+        let expires_at_ms = now_ms + push.ttl_s * 1000;
+        let new = Started { message, expires_at_ms, first_attempt_ms: None, earlier: None };
+        let Some((key, body_hash)) = &push.idempotency else { return Ok(Ok(new)) };
+        let claim = Claim {
+            product: product.product.clone(),
+            key: Arc::clone(key),
+            body_hash: *body_hash,
+            message,
+            expires_at_ms,
+            // Attempts end at the deadline; the claim outlives them (I2).
+            until_ms: deadline_ms + self.limits.attempt_ms,
+            keep_until_ms: now_ms + KEY_KEPT_MS,
+        };
+        let outcome = self.store.claim(vec![claim]).await.pop();
+        match outcome.unwrap_or_else(|| Err(StoreError::Unknown("no answer".into())))? {
+            ClaimOutcome::New => Ok(Ok(new)),
+            ClaimOutcome::InProgress { until_ms } => Err(Failure::new(Code::IdempotencyInProgress)
+                .retry_after_ms(until_ms.saturating_sub(now_ms).clamp(100, 1000))),
+            ClaimOutcome::TakenOver { message, expires_at_ms, first_attempt_ms, partial } => {
+                let earlier = partial.and_then(|outcome| serde_json::from_slice(&outcome).ok());
+                let first_attempt_ms = Some(first_attempt_ms);
+                Ok(Ok(Started { message, expires_at_ms, first_attempt_ms, earlier }))
+            }
+            ClaimOutcome::Done { outcome, .. } => Ok(Err(replay(&outcome))),
+            ClaimOutcome::Mismatch => Err(Failure::new(Code::IdempotencyMismatch)),
+        }
+    }
+
+    /// Steps 2 to 4: every target through its owner, at the same time.
+    async fn append(
+        &self,
+        product: &Arc<ProductRecord>,
+        push: &Push,
+        started: &Started,
+        deadline_ms: u64,
+        turn: Option<Turn>,
+    ) -> PushAccepted {
+        let targets = targets_of(&push.audience);
+        let mut waiting = Vec::with_capacity(targets.len());
+        for target in targets {
+            if let Some(done) = started.earlier.as_ref().and_then(|earlier| settled(earlier, &target)) {
+                waiting.push((target, None, Some(done)));
+                continue;
+            }
+            let entry = self.entry(product, &target, push, started, deadline_ms);
+            let answer = self.send(&entry).await;
+            waiting.push((target, Some((entry, answer)), None));
+        }
+        drop(turn);
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        for (target, sent, done) in waiting {
+            outcomes.push(match (sent, done) {
+                (_, Some(done)) => done,
+                (Some((entry, answer)), None) => outcome(target, self.settle(entry, answer).await),
+                (None, None) => outcome(target, Err(StoreError::Unknown("not sent".into()))),
+            });
+        }
+        PushAccepted {
+            id: started.message,
+            expires_at_ms: started.expires_at_ms,
+            replayed: false,
+            targets: outcomes,
+        }
+    }
+
+    async fn send(&self, entry: &NewEntry) -> Option<oneshot::Receiver<StoreResult<Appended>>> {
+        Some(self.router.owner(&entry.log).await?.append(entry.clone()))
+    }
+
+    /// Waits for an append; repeats it as I2 says when its owner went away, and gives a full inbox
+    /// of a terminal that is online the time to write its cursor.
+    async fn settle(
+        &self,
+        mut entry: NewEntry,
+        mut answer: Option<oneshot::Receiver<StoreResult<Appended>>>,
+    ) -> StoreResult<Appended> {
+        let mut pauses = FULL_INBOX_PAUSES_MS.iter();
+        loop {
+            let sent_ms = self.store.time_ms();
+            let result = match answer {
+                Some(answer) => {
+                    let left = Duration::from_millis(entry.deadline_ms.saturating_sub(sent_ms));
+                    match tokio::time::timeout(left, answer).await {
+                        Ok(Ok(result)) => result,
+                        Ok(Err(_)) => Err(StoreError::Unknown("its owner crashed".into())),
+                        Err(_) => return Err(StoreError::Unknown("no answer in time".into())),
+                    }
+                }
+                None => Err(StoreError::Unavailable("its owner does not start".into())),
+            };
+            match result {
+                Err(StoreError::LogFull) if !entry.log.kind.is_wide() => {
+                    let Some(pause_ms) = pauses.next() else { return result };
+                    let log = Arc::clone(&entry.log);
+                    if !self.relays.notify(log, SessionEvent::FlushCursors).await {
+                        return result;
+                    }
+                    tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
+                }
+                Err(StoreError::Unknown(_)) => {
+                    // I2: the attempt may still be on its way until its `not_after` has passed.
+                    entry.first_attempt_ms.get_or_insert(sent_ms.saturating_sub(1000));
+                    let over_ms = self.store.time_ms() + self.limits.attempt_ms + 1;
+                    if over_ms + self.limits.attempt_ms > entry.deadline_ms {
+                        return result;
+                    }
+                    tokio::time::sleep(Duration::from_millis(self.limits.attempt_ms + 1)).await;
+                }
+                result => return result,
+            }
+            answer = self.send(&entry).await;
+        }
+    }
+
+    fn entry(
+        &self,
+        product: &Arc<ProductRecord>,
+        target: &Target,
+        push: &Push,
+        started: &Started,
+        deadline_ms: u64,
+    ) -> NewEntry {
+        let log = log_of(&product.product, target);
+        let limits = match target {
+            Target::All => self.limits.broadcast,
+            Target::Topic(_) => self.limits.topic,
+            Target::Terminal(_) | Target::User(_) => self.limits.inbox,
+        };
+        NewEntry {
+            log,
+            message: started.message,
+            expires_at_ms: started.expires_at_ms,
+            body: push.body.clone(),
+            limits,
+            first_attempt_ms: started.first_attempt_ms,
+            deadline_ms,
+        }
+    }
+
+    /// ttl 0: a hint and nothing else, at most once, outside N1.
+    async fn send_ephemeral(
+        &self,
+        product: &Arc<ProductRecord>,
+        push: &Push,
+        started: &Started,
+    ) -> PushAccepted {
+        let mut outcomes = Vec::new();
+        for target in targets_of(&push.audience) {
+            let log = log_of(&product.product, &target);
+            let entry = Entry::new(
+                Offset::ZERO,
+                Offset::ZERO,
+                started.message,
+                u64::MAX,
+                push.body.clone(),
+            );
+            let batch = Batch::new(Arc::clone(&log), self.store.epoch(), vec![Arc::new(entry)]);
+            let sent = match self.router.owner(&log).await {
+                Some(owner) => owner.ephemeral(Arc::new(batch)),
+                None => Err(()),
+            };
+            let error = sent.err().map(|()| target_error(Code::Overloaded));
+            outcomes.push(TargetOutcome { target, position: None, error });
+        }
+        metrics::counter!("clarion_ephemeral_messages_total").increment(1);
+        PushAccepted {
+            id: started.message,
+            expires_at_ms: started.expires_at_ms,
+            replayed: false,
+            targets: outcomes,
+        }
+    }
+
+    /// Records the outcome under the caller's key: final ones are replayed, others repeated for
+    /// the targets that failed as retryable.
+    async fn finish(&self, product: &Arc<ProductRecord>, push: &Push, accepted: &PushAccepted) {
+        let Some((key, _)) = &push.idempotency else { return };
+        let retryable = |target: &TargetOutcome| target.error.as_ref().is_some_and(|e| e.retryable);
+        let Ok(outcome) = serde_json::to_vec(accepted) else { return };
+        let finish = Finish {
+            product: product.product.clone(),
+            key: Arc::clone(key),
+            message: accepted.id,
+            done: !accepted.targets.iter().any(retryable),
+            outcome: Bytes::from(outcome),
+        };
+        // Lost with a crash it costs a retry a look for its message, nothing else.
+        let _ = self.store.finish(vec![finish]).await;
+    }
+}
+
+/// The answer: a 202, or an error if every target failed.
+fn answer(accepted: PushAccepted) -> Result<PushAccepted, Failure> {
+    let failed = |target: &TargetOutcome| target.error.is_some();
+    if !accepted.targets.iter().all(failed) {
+        return Ok(accepted);
+    }
+    let errors: Vec<&TargetError> =
+        accepted.targets.iter().filter_map(|target| target.error.as_ref()).collect();
+    let code = match errors.as_slice() {
+        [only] => only.code,
+        all if all.iter().any(|error| error.retryable) => Code::AllTargetsFailedRetryable,
+        _ => Code::AllTargetsFailed,
+    };
+    Err(Failure { targets: accepted.targets, ..Failure::new(code) })
+}
+
+fn replay(outcome: &[u8]) -> Result<PushAccepted, Failure> {
+    match serde_json::from_slice::<PushAccepted>(outcome) {
+        Ok(accepted) => answer(PushAccepted { replayed: true, ..accepted }),
+        Err(_) => Err(Failure::new(Code::Internal).detail("the recorded outcome is not readable")),
+    }
+}
+
+/// The outcome of a target that an earlier request settled for good.
+fn settled(earlier: &PushAccepted, target: &Target) -> Option<TargetOutcome> {
+    let outcome = earlier.targets.iter().find(|outcome| outcome.target == *target)?;
+    let again = outcome.error.as_ref().is_some_and(|error| error.retryable);
+    (!again).then(|| outcome.clone())
+}
+
+fn outcome(target: Target, result: StoreResult<Appended>) -> TargetOutcome {
+    match result {
+        Ok(appended) => TargetOutcome {
+            target,
+            position: Some(Position { epoch: appended.epoch, offset: appended.offset }),
+            error: None,
+        },
+        Err(error) => {
+            TargetOutcome { target, position: None, error: Some(target_error(code_of(&error))) }
+        }
+    }
+}
+
+fn target_error(code: Code) -> TargetError {
+    TargetError { code, retryable: code.retryable(), detail: None }
+}
+
+const fn mode_of(audience: &Audience) -> Mode {
+    match audience {
+        Audience::All => Mode::Broadcast,
+        Audience::Terminals(_) | Audience::Users(_) => Mode::Unicast,
+        Audience::Topic(_) => Mode::Multicast,
+    }
+}
+
+fn targets_of(audience: &Audience) -> Vec<Target> {
+    match audience {
+        Audience::All => vec![Target::All],
+        Audience::Terminals(terminals) => terminals.iter().cloned().map(Target::Terminal).collect(),
+        Audience::Users(users) => users.iter().cloned().map(Target::User).collect(),
+        Audience::Topic(topic) => vec![Target::Topic(topic.clone())],
+    }
+}
+
+/// The log of a target.
+pub(crate) fn log_of(product: &ProductId, target: &Target) -> Arc<LogKey> {
+    match target {
+        Target::All => LogKey::broadcast(product),
+        Target::Terminal(terminal) => LogKey::terminal(product, terminal),
+        Target::User(user) => LogKey::user(product, user),
+        Target::Topic(topic) => LogKey::topic(product, topic),
+    }
+}

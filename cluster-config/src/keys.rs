@@ -1,0 +1,230 @@
+//! The table: every section and key of the config file. This is the only place that knows them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Serialize;
+use toml::de::DeValue;
+
+use crate::setting::Bounds::{Any, Id, LogFilter, Range, Url};
+use crate::setting::{Bounds, Fault, LogFormat, Setting, StoreKind};
+use crate::table::{Key, Section, config};
+
+/// A value before it has a type.
+#[derive(Clone, Copy)]
+pub(crate) enum Raw<'a, 'i> {
+    /// From the file.
+    Toml(&'a DeValue<'i>),
+    /// From the environment.
+    Text(&'a str),
+}
+
+impl Raw<'_, '_> {
+    fn read<T: Setting>(self, bounds: Bounds) -> Result<T, Fault> {
+        match self {
+            Self::Toml(value) => T::from_toml(value, bounds),
+            Self::Text(text) => T::from_text(text, bounds),
+        }
+    }
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+
+config! {
+    /// The node itself.
+    node: NodeConfig {
+        /// Name of the node, unique among the nodes that share products.
+        id: String = "node-1".to_owned(), Id;
+        /// How long a node that was told to stop may take to say goodbye to its terminals and
+        /// write down what they acknowledged.
+        drain_timeout_ms: u64 = 10_000, Range(0, HOUR_MS);
+    }
+
+    /// The HTTP API: pushes, administration, health, metrics.
+    http: HttpConfig {
+        /// Where the API listens.
+        listen: SocketAddr = loopback(8080), Any;
+        /// What back-ends call the API when a proxy stands before it: the base of the URL that
+        /// OAuth signatures are made of. Without it the request's own host counts.
+        external_url: Option<String> = None, Url("http", "https");
+        /// Certificate chain in PEM; with it the API speaks TLS.
+        tls_cert_file: Option<PathBuf> = None, Any;
+        /// Private key of the certificate in PEM.
+        tls_key_file: Option<PathBuf> = None, Any;
+        /// Connections at the same time; further ones wait in the kernel.
+        connections_max: usize = 10_000, Range(1, 1_000_000);
+    }
+
+    /// The listener that terminals hold their links to.
+    terminals: TerminalsConfig {
+        /// Where terminals connect.
+        listen: SocketAddr = loopback(8081), Any;
+        /// What terminals call the listener when a proxy stands before it; only told, never checked.
+        external_url: Option<String> = None, Url("ws", "wss");
+        /// Certificate chain in PEM; with it the listener speaks TLS.
+        tls_cert_file: Option<PathBuf> = None, Any;
+        /// Private key of the certificate in PEM.
+        tls_key_file: Option<PathBuf> = None, Any;
+        /// Connections that the kernel holds until they are accepted.
+        backlog: u32 = 4096, Range(1, 65_535);
+        /// Links at the same time on this node.
+        links_max: usize = 1_000_000, Range(1, 100_000_000);
+        /// Links at the same time from one IP address; 0 is no limit.
+        links_per_ip_max: usize = 20_000, Range(0, 100_000_000);
+        /// Links at the same time of one product on this node; 0 is no limit.
+        links_per_product_max: usize = 0, Range(0, 100_000_000);
+        /// New links accepted in a second; the rest waits in the kernel.
+        accepts_per_s_max: u32 = 10_000, Range(1, 10_000_000);
+        /// Links in their TLS or WebSocket handshake at the same time.
+        handshakes_max: usize = 1024, Range(1, 1_000_000);
+        /// How long TLS and WebSocket handshake of a link may take.
+        handshake_timeout_ms: u64 = 10_000, Range(100, 10 * MINUTE_MS);
+        /// How long a link may have no session before it is closed.
+        open_timeout_ms: u64 = 10_000, Range(100, 10 * MINUTE_MS);
+        /// Read buffer of a link; most of what an idle link costs.
+        read_buffer_bytes: usize = 512, Range(128, MIB);
+        /// How much is collected before it is written to the socket.
+        write_buffer_bytes: usize = 4096, Range(0, MIB);
+        /// Send buffer of the socket in the kernel (SO_SNDBUF); 0 leaves it to the kernel.
+        send_buffer_bytes: usize = 65_536, Range(0, 64 * MIB);
+        /// How long a write may wait for a terminal that does not read.
+        flush_timeout_ms: u64 = 30_000, Range(100, HOUR_MS);
+        /// Frames a link may send in a second; twice as many in a burst.
+        frames_per_s_max: u32 = 200, Range(1, 1_000_000);
+        /// Sessions that share one link.
+        sessions_per_link_max: u32 = 8, Range(1, 1024);
+        /// Actors that supervise the links; 0 is four for each core.
+        shards: usize = 0, Range(0, 4096);
+    }
+
+    /// What a terminal's session may do and hold.
+    session: SessionConfig {
+        /// Entries of one log on their way to a terminal without its acknowledgement.
+        window_entries: u32 = 64, Range(1, 65_536);
+        /// Payload bytes of all logs on their way to a terminal without its acknowledgement.
+        window_bytes: u32 = 65_536, Range(1024, GIB);
+        /// The part of `window_bytes` that only private messages may use.
+        unicast_reserve_bytes: u32 = 16_384, Range(0, GIB);
+        /// How long an acknowledgement may take before the entry is sent again.
+        ack_timeout_ms: u64 = 30_000, Range(10, HOUR_MS);
+        /// Deliveries of one entry, over all sessions, before it counts as undeliverable.
+        attempts_max: u8 = 10, Range(1, 255);
+        /// Entries that one read of a log returns at most.
+        page_entries: u32 = 64, Range(1, 4096);
+        /// Payload bytes that one read of a log returns at most; the first entry always fits.
+        page_bytes: u32 = 65_536, Range(1024, 64 * MIB);
+        /// Topics that a terminal may subscribe to.
+        topics_max: u32 = 64, Range(0, 4096);
+        /// Hints that wait for a session; when it is full the session reads the log instead.
+        inbox_items_max: usize = 256, Range(1, 65_536);
+        /// Shortest time between two signs of life that a terminal is asked for; new links start so.
+        heartbeat_min_ms: u64 = 30_000, Range(100, HOUR_MS);
+        /// Longest time between two signs of life, reached by links that prove stable.
+        heartbeat_max_ms: u64 = 600_000, Range(100, 24 * HOUR_MS);
+        /// How much later than the heartbeat a sign of life may come.
+        heartbeat_grace_ms: u64 = 10_000, Range(10, HOUR_MS);
+        /// How long an acknowledged position may wait before it is written to the store.
+        cursor_flush_ms: u64 = 1000, Range(1, MINUTE_MS);
+        /// How often an idle session makes sure that no newer one has taken its place.
+        generation_check_ms: u64 = 60_000, Range(10, HOUR_MS);
+        /// Crashes of the sessions of one link within `crash_window_ms`; one more closes the link.
+        crashes_max: u32 = 5, Range(0, 1000);
+        /// The time in which crashes are counted together.
+        crash_window_ms: u64 = 60_000, Range(100, 24 * HOUR_MS);
+        /// How long a terminal that does not connect is remembered, with its positions.
+        terminal_retention_days: u32 = 90, Range(1, 3650);
+    }
+
+    /// The bounds of the API.
+    limits: LimitsConfig {
+        /// Longest body of a request.
+        body_bytes_max: usize = 262_144, Range(1024, 64 * MIB);
+        /// Longest payload of a push.
+        payload_bytes_max: usize = 4096, Range(1, MIB);
+        /// How long a request may take, its body included.
+        request_timeout_ms: u64 = 30_000, Range(100, HOUR_MS);
+        /// How long an append to a log may take before its outcome counts as unknown.
+        append_timeout_ms: u64 = 5000, Range(10, 10 * MINUTE_MS);
+        /// How far the timestamp of a signature may be off.
+        oauth_window_s: u64 = 300, Range(1, 86_400);
+        /// Nonces remembered against replay; when it is full, signed requests are refused for a
+        /// while.
+        nonces_max: usize = 4_000_000, Range(1000, 1_000_000_000);
+        /// Pushes at the same time, for each product and mode.
+        pushes_in_flight_max: usize = 4096, Range(1, 1_000_000);
+        /// Push connections (WebSocket) of one product at the same time.
+        push_connections_max: usize = 256, Range(1, 1_000_000);
+        /// Pushes that a push connection may have unanswered.
+        push_window: u32 = 1024, Range(1, 65_536);
+    }
+
+    /// How much the logs hold before they refuse (inboxes) or drop the oldest (topics, broadcast).
+    logs: LogsConfig {
+        /// Entries of an inbox; a full one refuses the push for that target.
+        inbox_entries_max: u32 = 256, Range(1, 1_000_000);
+        /// Payload bytes of an inbox; a full one refuses the push for that target.
+        inbox_bytes_max: u64 = 131_072, Range(1024, 64 * GIB);
+        /// Entries of a topic; beyond them the oldest go.
+        topic_entries_max: u32 = 10_000, Range(1, 100_000_000);
+        /// Payload bytes of a topic; beyond them the oldest go.
+        topic_bytes_max: u64 = 16_777_216, Range(1024, 1024 * GIB);
+        /// Entries of a product's broadcast log; beyond them the oldest go.
+        broadcast_entries_max: u32 = 10_000, Range(1, 100_000_000);
+        /// Payload bytes of a product's broadcast log; beyond them the oldest go.
+        broadcast_bytes_max: u64 = 16_777_216, Range(1024, 1024 * GIB);
+    }
+
+    /// Where the logs are kept.
+    store: StoreConfig {
+        /// What keeps them.
+        kind: StoreKind = StoreKind::Embedded, Any;
+        /// Directory of the embedded store, made by `clarion store init`.
+        path: PathBuf = PathBuf::from("clarion-data"), Any;
+        /// Below this much free space on its disk the store refuses pushes.
+        free_bytes_min: u64 = 268_435_456, Range(0, 1024 * GIB);
+        /// Memory for what was read before.
+        cache_bytes: u64 = 67_108_864, Range(MIB, 1024 * GIB);
+        /// Threads that read.
+        readers: usize = 2, Range(1, 256);
+        /// Operations that wait for the writer; beyond them the store answers "unavailable".
+        queue_max: usize = 65_536, Range(1, 16_777_216);
+        /// Operations made durable together with one fsync.
+        batch_max: usize = 4096, Range(1, 1_048_576);
+    }
+
+    /// How many actors there are.
+    actors: ActorsConfig {
+        /// Actors that own the inboxes of terminals and users.
+        inbox_shards: u32 = 4096, Range(1, 65_536);
+        /// Actors that hand entries to sessions, for each mode; 0 is one for each core.
+        relays: usize = 0, Range(0, 1024);
+        /// Entries of a topic that its actor keeps in memory for sessions that catch up.
+        topic_ring_entries: usize = 256, Range(0, 65_536);
+        /// How long a product or topic actor may be idle before it is stopped.
+        idle_stop_ms: u64 = 60_000, Range(10, 24 * HOUR_MS);
+    }
+
+    /// Who may administer the node.
+    auth: AuthConfig {
+        /// File with the admin token, at least 16 characters, readable by its owner only. The
+        /// environment variable `CLARION_ADMIN_TOKEN` goes before it; `clarion start` needs one of
+        /// the two.
+        admin_token_file: Option<PathBuf> = None, Any;
+    }
+
+    /// What the node says about itself.
+    log: LogConfig {
+        /// For people or for machines.
+        format: LogFormat = LogFormat::Human, Any;
+        /// From which level on: one level, or parts such as `info,clarion_actors=debug`.
+        level: String = "info".to_owned(), LogFilter;
+    }
+}

@@ -1,0 +1,93 @@
+//! `clarion check-config` and `clarion config`: what a config file says, may say, and says wrongly.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use clarion_config::{Config, Environment, Mode};
+use serde_json::json;
+
+use super::exit::{Exit, Failure};
+use super::output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  clarion check-config node.toml
+  clarion check-config node.toml --print           the config in force, defaults and environment in
+  CLARION_HTTP__LISTEN=0.0.0.0:80 clarion check-config node.toml";
+
+/// `clarion check-config`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The config file
+    file: PathBuf,
+    /// Print the config in force: every key, defaults and environment applied
+    #[arg(long)]
+    print: bool,
+}
+
+/// `clarion config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every section and key with its default, bounds and meaning (Markdown)
+    Reference,
+}
+
+/// Reads a config, or tells all that is wrong with it.
+pub(crate) fn load(file: &Path) -> Result<(Config, Environment), Failure> {
+    let environment = Environment::of_process();
+    let config = Config::load(file, &environment, Mode::Start)
+        .map_err(|errors| in_config(file, &errors))?;
+    Ok((config, environment))
+}
+
+fn in_config(file: &Path, errors: &[clarion_config::ConfigError]) -> Failure {
+    let count = match errors.len() {
+        1 => "1 error".to_owned(),
+        count => format!("{count} errors"),
+    };
+    let report = clarion_config::report(errors);
+    Failure::new(Exit::Config, format!("{count} in {}\n{report}", file.display()))
+}
+
+pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    match Config::load(&arguments.file, &environment, Mode::Start) {
+        Ok(config) => output.result(
+            &json!({"ok": true, "file": arguments.file, "config": config}),
+            || summary(&arguments.file, &config, arguments.print),
+        ),
+        Err(errors) => {
+            if output.is_json() {
+                let document = json!({"ok": false, "file": arguments.file, "errors": errors});
+                output.result(&document, String::new)?;
+            }
+            Err(in_config(&arguments.file, &errors))
+        }
+    }
+}
+
+fn summary(file: &Path, config: &Config, print: bool) -> String {
+    if print {
+        return config.to_toml();
+    }
+    let tls = |cert: &Option<PathBuf>| if cert.is_some() { "TLS" } else { "plain" };
+    format!(
+        "{} is fine\n  node       {}\n  API        {} ({})\n  terminals  {} ({})\n  store      {} in \
+         {}\n",
+        file.display(),
+        config.node.id,
+        config.http.listen,
+        tls(&config.http.tls_cert_file),
+        config.terminals.listen,
+        tls(&config.terminals.tls_cert_file),
+        config.store.kind.as_str(),
+        config.store.path.display(),
+    )
+}
+
+pub(crate) fn reference(command: &ConfigCommand, output: Output) -> Result<(), Failure> {
+    let ConfigCommand::Reference = command;
+    let text = clarion_config::reference();
+    output.result(&json!({"markdown": text}), || text.clone())
+}

@@ -1,0 +1,496 @@
+//! What of each log was received, is in the application's hands, and was handled. Pure: it is told
+//! what happened and answers what to show and what to acknowledge. It outlives connections, so a
+//! message that the application still holds when the link breaks is not shown twice, and its late
+//! acknowledgement counts on the next link.
+//!
+//! Three positions per log move one after the other: `cursor` (handled without a hole), `saved`
+//! (the store has it), `wired` (the node was told). `received` bounds the last: a node treats an
+//! acknowledgement above what it sent in this session as an error (I5).
+
+use std::collections::VecDeque;
+
+use clarion_protocol::terminal::{Cursor, GapReason, LogAlias, LogPosition};
+use clarion_protocol::{Epoch, LogName, MessageId, Offset, TopicName};
+
+use super::seen::Seen;
+use crate::cursors::{Owner, Snapshot};
+
+/// Where a message of the application's is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    key: u32,
+    epoch: Epoch,
+    pub(super) offset: Offset,
+}
+
+/// What to do with a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Give it to the application; without a target it needs no acknowledgement (ttl 0).
+    Show { log: LogName, target: Option<Target>, redelivered: bool },
+    /// The application has it, or had it.
+    Drop,
+}
+
+/// How the application is done with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settle {
+    /// Handled.
+    Ack,
+    /// Given up.
+    Skip,
+    /// Let go without a word: to be shown again when the node sends it again.
+    Release,
+}
+
+/// What to tell the node, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Ack(Vec<(LogAlias, Offset)>),
+    Skip(LogAlias, Offset),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The application has it.
+    Held,
+    /// The application let it go unhandled.
+    Released,
+    /// The same message is held from another log; it shares its fate.
+    Shadow,
+    Handled,
+    Skipped,
+}
+
+#[derive(Debug)]
+struct Slot {
+    offset: Offset,
+    id: MessageId,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Log {
+    key: u32,
+    name: LogName,
+    alias: Option<LogAlias>,
+    epoch: Epoch,
+    cursor: Offset,
+    saving: Option<Offset>,
+    saved: Offset,
+    wired: Offset,
+    received: Offset,
+    /// In the order of the log; at most the node's window of them.
+    slots: VecDeque<Slot>,
+    /// Skipped entries behind `wired`, each with the position before it.
+    skips: VecDeque<(Offset, Offset)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    owner: Owner,
+    logs: Vec<Log>,
+    key_next: u32,
+    seen: Seen,
+    held: usize,
+    unflushed: usize,
+    /// Whether there may be shadows; spares the search for them.
+    shadows: bool,
+    /// Deliveries that were dropped because the application has or had them.
+    pub(super) duplicates: u64,
+}
+
+impl Log {
+    fn new(key: u32, name: LogName, Cursor(epoch, at): Cursor) -> Self {
+        Self {
+            key,
+            name,
+            alias: None,
+            epoch,
+            cursor: at,
+            saving: None,
+            saved: at,
+            wired: at,
+            received: at,
+            slots: VecDeque::new(),
+            skips: VecDeque::new(),
+        }
+    }
+
+    /// Passes what was settled without a hole.
+    fn advance(&mut self) {
+        while let Some(slot) = self.slots.front() {
+            match slot.state {
+                State::Handled => {}
+                State::Skipped => self.skips.push_back((self.cursor, slot.offset)),
+                State::Held | State::Released | State::Shadow => return,
+            }
+            self.cursor = self.cursor.max(slot.offset);
+            self.slots.pop_front();
+        }
+    }
+
+    fn find(&self, offset: Offset) -> Result<usize, usize> {
+        match self.slots.front() {
+            None => Err(0),
+            Some(slot) if slot.offset == offset => Ok(0),
+            _ => self.slots.binary_search_by_key(&offset, |slot| slot.offset),
+        }
+    }
+
+    /// Starts over at `at`; says how many held entries it forgot.
+    fn reset(&mut self, epoch: Epoch, at: Offset, keep_above: bool) -> usize {
+        let before = self.held();
+        self.slots.retain(|slot| keep_above && slot.offset > at);
+        self.skips.clear();
+        self.epoch = epoch;
+        self.cursor = at;
+        self.saving = None;
+        self.saved = at;
+        self.wired = at;
+        self.received = at;
+        let forgotten = before - self.held();
+        self.advance();
+        forgotten
+    }
+
+    fn held(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.state == State::Held).count()
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(owner: Owner, snapshot: Snapshot, seen_max: usize) -> Self {
+        let mut ledger = Self {
+            owner,
+            logs: Vec::new(),
+            key_next: 0,
+            seen: Seen::new(seen_max, snapshot.seen),
+            held: 0,
+            unflushed: 0,
+            shadows: false,
+            duplicates: 0,
+        };
+        for (name, cursor) in snapshot.cursors {
+            ledger.add(name, cursor);
+        }
+        ledger
+    }
+
+    fn add(&mut self, name: LogName, cursor: Cursor) -> usize {
+        let key = self.key_next;
+        self.key_next = key.wrapping_add(1);
+        self.logs.push(Log::new(key, name, cursor));
+        self.logs.len() - 1
+    }
+
+    fn by_alias(&mut self, alias: LogAlias) -> Option<&mut Log> {
+        self.logs.iter_mut().find(|log| log.alias == Some(alias))
+    }
+
+    fn remove(&mut self, gone: impl Fn(&Log) -> bool) {
+        self.logs.retain(|log| !gone(log));
+        self.held = self.logs.iter().map(Log::held).sum();
+    }
+
+    /// Another user than before uses this terminal: its inbox is another log.
+    pub(super) fn change_owner(&mut self, owner: Owner) {
+        if owner.user != self.owner.user {
+            self.remove(|log| log.name == LogName::User);
+        }
+        self.owner = owner;
+    }
+
+    pub(super) const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The cursors for `open`: what the store has, no more.
+    pub(super) fn own_cursors(&self) -> Vec<(LogName, Cursor)> {
+        self.logs.iter().map(|log| (log.name.clone(), Cursor(log.epoch, log.saved))).collect()
+    }
+
+    /// The cursor of one topic.
+    pub(super) fn own_cursor(&self, topic: &TopicName) -> Option<Cursor> {
+        let is_it = |log: &&Log| matches!(&log.name, LogName::Topic(name) if name == topic);
+        self.logs.iter().find(is_it).map(|log| Cursor(log.epoch, log.saved))
+    }
+
+    /// The session is over: aliases mean nothing until the next.
+    pub(super) fn disconnected(&mut self) {
+        for log in &mut self.logs {
+            log.alias = None;
+        }
+    }
+
+    /// A session begins: these are its logs, all of them.
+    pub(super) fn opened(&mut self, logs: &[LogPosition]) {
+        self.remove(|log| !logs.iter().any(|position| position.log == log.name));
+        self.disconnected();
+        for position in logs {
+            self.joined(position);
+        }
+    }
+
+    /// A log is part of the session, from this position.
+    pub(super) fn joined(&mut self, position: &LogPosition) {
+        let at = position.offset;
+        let known = self.logs.iter().position(|log| log.name == position.log);
+        let index = known.unwrap_or_else(|| {
+            self.unflushed += 1;
+            self.add(position.log.clone(), Cursor(position.epoch, at))
+        });
+        let log = &mut self.logs[index];
+        log.alias = Some(position.l);
+        if log.epoch != position.epoch {
+            self.held -= log.reset(position.epoch, at, false);
+            self.unflushed += 1;
+            return;
+        }
+        // What the node has behind it will not come again: whoever holds it may settle it in vain.
+        let before = log.held();
+        log.slots.retain(|slot| slot.offset > at);
+        self.held -= before - log.held();
+        log.cursor = log.cursor.max(at);
+        log.saved = log.saved.max(at);
+        log.wired = at;
+        log.received = at;
+        log.skips.retain(|(_, skipped)| *skipped > at);
+        log.advance();
+    }
+
+    /// A topic is not part of the session any more; its cursor goes with it.
+    pub(super) fn left(&mut self, topic: &TopicName) {
+        self.remove(|log| matches!(&log.name, LogName::Topic(name) if name == topic));
+        self.unflushed += 1;
+    }
+
+    /// Messages are gone (I5, I6): adopts lineage and position.
+    pub(super) fn gap(
+        &mut self,
+        alias: LogAlias,
+        epoch: Epoch,
+        to: Offset,
+        reason: GapReason,
+    ) -> Option<LogName> {
+        let log = self.by_alias(alias)?;
+        let keep_above = reason == GapReason::Evicted && log.epoch == epoch;
+        let forgotten = log.reset(epoch, to, keep_above);
+        let name = log.name.clone();
+        self.held -= forgotten;
+        self.unflushed += 1;
+        Some(name)
+    }
+
+    /// A message arrived. `None` if its log is not part of the session.
+    pub(super) fn deliver(
+        &mut self,
+        alias: LogAlias,
+        offset: Option<Offset>,
+        id: MessageId,
+    ) -> Option<Verdict> {
+        let index = self.logs.iter().position(|log| log.alias == Some(alias))?;
+        let Some(offset) = offset else {
+            let log = self.logs[index].name.clone();
+            let shown = Verdict::Show { log, target: None, redelivered: false };
+            return Some(if self.seen.insert(id) { shown } else { self.dropped() });
+        };
+        let handled = self.seen.contains(id);
+        let elsewhere = !handled && self.held > 0 && self.held_elsewhere(index, id);
+        let log = &mut self.logs[index];
+        if offset > log.received {
+            self.held -= forget_passed(log, offset);
+            log.received = offset;
+        }
+        let target = Some(Target { key: log.key, epoch: log.epoch, offset });
+        let shown = |log: &Log, redelivered| {
+            Some(Verdict::Show { log: log.name.clone(), target, redelivered })
+        };
+        if offset <= log.cursor {
+            self.unflushed += 1;
+            return Some(self.dropped());
+        }
+        match log.find(offset) {
+            Ok(at) if log.slots[at].state == State::Released && !elsewhere => {
+                log.slots[at].state = State::Held;
+                self.held += 1;
+                shown(log, true)
+            }
+            Ok(_) => Some(self.dropped()),
+            Err(at) => {
+                let state = match (handled, elsewhere) {
+                    (true, _) => State::Handled,
+                    (false, true) => State::Shadow,
+                    (false, false) => State::Held,
+                };
+                log.slots.insert(at, Slot { offset, id, state });
+                self.shadows |= state == State::Shadow;
+                if state == State::Held {
+                    self.held += 1;
+                    return shown(log, false);
+                }
+                log.advance();
+                self.unflushed += usize::from(handled);
+                Some(self.dropped())
+            }
+        }
+    }
+
+    fn dropped(&mut self) -> Verdict {
+        self.duplicates += 1;
+        Verdict::Drop
+    }
+
+    fn held_elsewhere(&self, index: usize, id: MessageId) -> bool {
+        let holds = |log: &Log| log.slots.iter().any(|s| s.id == id && s.state == State::Held);
+        self.logs.iter().enumerate().any(|(i, log)| i != index && holds(log))
+    }
+
+    /// The application is done with a message.
+    pub(super) fn settle(&mut self, target: Target, id: MessageId, how: Settle) {
+        if how != Settle::Release {
+            self.seen.insert(id);
+            self.unflushed += 1;
+        }
+        if let Some(log) = self.logs.iter_mut().find(|log| log.key == target.key)
+            && log.epoch == target.epoch
+            && let Ok(at) = log.find(target.offset)
+            && log.slots[at].state == State::Held
+        {
+            log.slots[at].state = match how {
+                Settle::Ack => State::Handled,
+                Settle::Skip => State::Skipped,
+                Settle::Release => State::Released,
+            };
+            self.held -= 1;
+            log.advance();
+        }
+        self.settle_shadows(id, how);
+    }
+
+    fn settle_shadows(&mut self, id: MessageId, how: Settle) {
+        if !self.shadows {
+            return;
+        }
+        self.shadows = false;
+        let state = if how == Settle::Release { State::Released } else { State::Handled };
+        for log in &mut self.logs {
+            let mut found = false;
+            for slot in &mut log.slots {
+                if slot.state == State::Shadow && slot.id == id {
+                    slot.state = state;
+                    found = true;
+                }
+                self.shadows |= slot.state == State::Shadow;
+            }
+            if found {
+                log.advance();
+            }
+        }
+    }
+
+    /// What the store would hold if these were acknowledged, and whatever was acknowledged.
+    pub(super) fn snapshot_with(&self, settled: &[(Option<Target>, MessageId)]) -> Snapshot {
+        let cursor = |log: &Log| {
+            let is_done = |slot: &&Slot| {
+                let target = Target { key: log.key, epoch: log.epoch, offset: slot.offset };
+                matches!(slot.state, State::Handled | State::Skipped)
+                    || settled.iter().any(|(t, id)| {
+                        *t == Some(target) || (slot.state == State::Shadow && *id == slot.id)
+                    })
+            };
+            let last = log.slots.iter().take_while(is_done).last();
+            Cursor(log.epoch, last.map_or(log.cursor, |slot| slot.offset))
+        };
+        let ids: Vec<MessageId> = settled.iter().map(|(_, id)| *id).collect();
+        Snapshot {
+            owner: Some(self.owner.clone()),
+            cursors: self.logs.iter().map(|log| (log.name.clone(), cursor(log))).collect(),
+            seen: self.seen.with(&ids),
+        }
+    }
+
+    /// Messages in the application's hands.
+    pub(super) const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Changes that were not saved and told yet.
+    pub(super) const fn unflushed(&self) -> usize {
+        self.unflushed
+    }
+
+    /// A save begins.
+    pub(super) fn saving(&mut self) {
+        self.unflushed = 0;
+        for log in &mut self.logs {
+            log.saving = Some(log.cursor);
+        }
+    }
+
+    /// The save ended. What it did not save is to be saved again.
+    pub(super) fn saved(&mut self, ok: bool) {
+        for log in &mut self.logs {
+            if let Some(offset) = log.saving.take()
+                && ok
+            {
+                log.saved = log.saved.max(offset);
+            }
+        }
+        self.unflushed += usize::from(!ok);
+    }
+
+    /// What to tell the node now, and takes it for told.
+    pub(super) fn steps(&mut self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut acks = Vec::new();
+        for log in &mut self.logs {
+            let Some(alias) = log.alias else { continue };
+            let limit = log.saved.min(log.received);
+            while let Some((before, skipped)) = log.skips.front().copied() {
+                if skipped > limit {
+                    break;
+                }
+                if before > log.wired {
+                    steps.push(Step::Ack(vec![(alias, before)]));
+                }
+                if skipped > log.wired {
+                    steps.push(Step::Skip(alias, skipped));
+                    log.wired = skipped;
+                }
+                log.skips.pop_front();
+            }
+            // An acknowledgement covers all before it, so it must not overtake a skip.
+            let limit = log.skips.front().map_or(limit, |(before, _)| limit.min(*before));
+            if limit > log.wired {
+                acks.push((alias, limit));
+                log.wired = limit;
+            }
+        }
+        if !acks.is_empty() {
+            steps.push(Step::Ack(acks));
+        }
+        steps
+    }
+}
+
+/// The node went from `received` to `offset`: what lies between expired, was taken back, or was
+/// filtered, and will not come again. It must not hold up the cursor. Says how many were held.
+fn forget_passed(log: &mut Log, offset: Offset) -> usize {
+    let received = log.received;
+    if log.slots.back().is_none_or(|last| last.offset <= received) {
+        return 0;
+    }
+    let before = log.held();
+    log.slots.retain(|slot| {
+        slot.offset <= received
+            || slot.offset >= offset
+            || matches!(slot.state, State::Handled | State::Skipped)
+    });
+    log.advance();
+    before - log.held()
+}
+
+#[cfg(test)]
+mod tests;
