@@ -53,9 +53,10 @@ impl CursorBuffer {
             dirty.forget_delivered(&save);
         }
         let key = (save.terminal.clone(), Arc::clone(&save.log));
+        let full = dirty.saves.len() >= DIRTY_MAX;
         match dirty.saves.get_mut(&key) {
             Some(pending) => pending.merge(save, inbox, session),
-            None if dirty.saves.len() >= DIRTY_MAX => {
+            None if full => {
                 metrics::counter!("clarion_cursors_dropped_total").increment(1);
             }
             None => {

@@ -57,6 +57,16 @@ pub struct Policy {
     pub stop_order: u8,
 }
 
+const fn row(
+    name: &'static str,
+    restart: Restart,
+    crashes_max: u32,
+    escalation: Escalation,
+    stop_order: u8,
+) -> Policy {
+    Policy { name, restart, crashes_max, window_ms: 60_000, escalation, stop_order }
+}
+
 impl Kind {
     /// Every kind, in stop order.
     pub const ALL: [Self; 6] = [
@@ -73,14 +83,6 @@ impl Kind {
     pub const fn policy(self) -> Policy {
         use Escalation::{NodeUnhealthy, Quarantine};
         use Restart::{Always, OnUse};
-        let row = |name, restart, crashes_max, escalation, stop_order| Policy {
-            name,
-            restart,
-            crashes_max,
-            window_ms: 60_000,
-            escalation,
-            stop_order,
-        };
         match self {
             Self::Lane => row("lane", OnUse, 20, Quarantine, 0),
             Self::LinkShard => row("link_shard", Always, 20, NodeUnhealthy, 1),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clarion_core::admission::{Admission, AdmissionLimits, Refusal};
 use clarion_storage::Store;
-use ractor::{Actor, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::fault;
@@ -53,8 +53,6 @@ pub(crate) enum LaneMessage {
     /// Stop if nothing happened for long.
     CheckIdle,
 }
-
-impl Message for LaneMessage {}
 
 /// What a lane is given.
 #[derive(Clone)]

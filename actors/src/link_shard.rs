@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clarion_protocol::Code;
 use clarion_storage::Store;
-use ractor::{Actor, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use crate::cursors::CursorBuffer;
 use crate::link::inbox::{Item, LinkEvent, LinkInbox};
@@ -94,8 +94,6 @@ pub(crate) enum LinkShardMessage {
     /// A session panicked.
     SessionCrashed,
 }
-
-impl Message for LinkShardMessage {}
 
 /// What a link shard is given.
 pub(crate) struct LinkShardArguments {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clarion_core::{Batch, Body, Entry, LogKey};
 use clarion_protocol::{MessageId, Offset};
 use clarion_storage::{Append, Appended, LogLimits, Read, Store, StoreError, StoreResult};
-use ractor::{ActorRef, Message};
+use ractor::ActorRef;
 use tokio::sync::oneshot;
 
 use crate::nodes::{NodeNumber, NodeSet, Nodes};
@@ -100,8 +100,6 @@ pub(crate) enum OwnerMessage {
     /// Stop if nothing happened for long (virtual actors).
     CheckIdle,
 }
-
-impl Message for OwnerMessage {}
 
 /// What an owner is given.
 #[derive(Clone)]

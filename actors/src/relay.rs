@@ -8,14 +8,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use clarion_core::{Batch, LogKey, Mode, Page};
 use clarion_protocol::terminal::{LogAlias, SessionNumber};
 use clarion_protocol::{Epoch, Offset};
 use clarion_storage::{Read, Store};
-use ractor::{Actor, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::link::inbox::{Item, LinkInbox, SessionEvent};
@@ -185,8 +185,6 @@ pub(crate) enum RelayMessage {
     /// Report what was written, forget old batches.
     Tidy,
 }
-
-impl Message for RelayMessage {}
 
 /// What a relay is given.
 pub(crate) struct RelayArguments {

@@ -162,8 +162,6 @@ enum SupervisorMessage {
     StopAll { reply: oneshot::Sender<()> },
 }
 
-impl Message for SupervisorMessage {}
-
 struct Supervisor;
 
 struct SupervisorState {

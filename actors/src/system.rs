@@ -11,7 +11,7 @@ use clarion_config::Config;
 use clarion_core::LogKey;
 use clarion_core::session::SessionLimits;
 use clarion_protocol::http::{
-    CursorInfo, MemberOutcome, MessageState, Page, PushAccepted, TargetError, TargetState,
+    CursorInfo, MemberOutcome, MessageState, Page, PushAccepted, TargetState,
     TerminalInfo, TokenClaims, TopicMember,
 };
 use clarion_protocol::{Code, MessageId, ProductId, TerminalId, TopicName, UserId};
@@ -338,17 +338,24 @@ impl System {
         self.inner.store.time_ms()
     }
 
-    /// Takes over an upgraded link from `peer`. Returns when the link has ended: await it in the
-    /// connection's own task, boxed, so that the handshake's memory is gone by then.
-    pub async fn serve_link<S>(&self, socket: WebSocketStream<LinkIo<S>>, _peer: IpAddr)
+    /// Takes over an upgraded link from `peer`. The future ends with the link; it is small, the
+    /// link itself lives on the heap, and nothing of the handshake is left in it.
+    pub fn serve_link<S>(
+        &self,
+        socket: WebSocketStream<LinkIo<S>>,
+        peer: IpAddr,
+    ) -> impl Future<Output = ()> + Send + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        tracing::debug!(%peer, "a link begins");
         let (link, inbox, shard) = self.inner.link(socket);
         self.inner.links.fetch_add(1, Ordering::Relaxed);
-        let mut ends =
-            LinkEnds { inner: &self.inner, shard: &shard, inbox: &inbox, reason: "panicked" };
-        ends.reason = link.run().await;
+        let inner = Arc::clone(&self.inner);
+        async move {
+            let mut ends = LinkEnds { inner, shard, inbox, reason: "panicked" };
+            ends.reason = link.run().await;
+        }
     }
 
     /// Links that are served now.
@@ -472,29 +479,29 @@ impl Inner {
     fn link<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         socket: WebSocketStream<LinkIo<S>>,
-    ) -> (Link<S>, Arc<LinkInbox>, Arc<LinkShardHandle>) {
+    ) -> (Box<Link<S>>, Arc<LinkInbox>, Arc<LinkShardHandle>) {
         let id = self.next_link.fetch_add(1, Ordering::Relaxed);
         let inbox = LinkInbox::new(id, self.config.session.inbox_items_max as u32);
         let shard = Arc::clone(&self.shards[id as usize % self.shards.len()]);
         shard.add(&inbox);
         let context = Arc::clone(&self.context);
         let link = Link::new(socket, Arc::clone(&inbox), Arc::clone(&shard), context);
-        (link, inbox, shard)
+        (Box::new(link), inbox, shard)
     }
 }
 
 /// Takes a link out of the books however it ends.
-struct LinkEnds<'a> {
-    inner: &'a Inner,
-    shard: &'a LinkShardHandle,
-    inbox: &'a LinkInbox,
+struct LinkEnds {
+    inner: Arc<Inner>,
+    shard: Arc<LinkShardHandle>,
+    inbox: Arc<LinkInbox>,
     reason: &'static str,
 }
 
-impl Drop for LinkEnds<'_> {
+impl Drop for LinkEnds {
     fn drop(&mut self) {
         self.inbox.end();
-        self.shard.remove(self.inbox, self.reason);
+        self.shard.remove(&self.inbox, self.reason);
         self.inner.links.fetch_sub(1, Ordering::Relaxed);
     }
 }

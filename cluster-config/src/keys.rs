@@ -203,11 +203,14 @@ config! {
     /// How many actors there are.
     actors: ActorsConfig {
         /// Actors that own the inboxes of terminals and users.
-        inbox_shards: u32 = 4096, Range(1, 65_536);
+        inbox_shards: u32 = 64, Range(1, 65_536);
         /// Actors that hand entries to sessions, for each mode; 0 is one for each core.
         relays: usize = 0, Range(0, 1024);
         /// Entries of a topic that its actor keeps in memory for sessions that catch up.
         topic_ring_entries: usize = 256, Range(0, 65_536);
+        /// How often the head of every log that is read here is compared with the store: the last
+        /// net under lost hints.
+        head_check_ms: u64 = 60_000, Range(50, HOUR_MS);
         /// How long a product or topic actor may be idle before it is stopped.
         idle_stop_ms: u64 = 60_000, Range(10, 24 * HOUR_MS);
     }

@@ -26,6 +26,7 @@ mod store;
 mod terminal;
 mod token;
 mod topic;
+mod values;
 
 pub use exit::{Exit, Failure};
 use output::Output;

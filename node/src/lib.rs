@@ -10,4 +10,5 @@ pub mod cli;
 pub mod gateway;
 pub mod http;
 pub mod run;
+mod task;
 pub mod telemetry;

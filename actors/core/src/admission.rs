@@ -64,7 +64,8 @@ impl Admission {
         self.refill(now_ms);
         if limits.per_s_max != self.limits.per_s_max {
             let burst = Self::burst(limits).unwrap_or(0);
-            self.tokens = if self.limits.per_s_max.is_none() { burst } else { self.tokens.min(burst) };
+            self.tokens =
+                if self.limits.per_s_max.is_none() { burst } else { self.tokens.min(burst) };
         }
         self.limits = limits;
     }

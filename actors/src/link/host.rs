@@ -287,7 +287,8 @@ impl Host {
                     if batch.log.kind.is_wide() {
                         batch.written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     } else {
-                        let offsets = batch.entries.iter().map(|entry| entry.offset);
+                        let stored = |offset: &Offset| *offset != Offset::ZERO;
+                        let offsets = batch.entries.iter().map(|entry| entry.offset).filter(stored);
                         around.shard.cursors.count_delivered(&batch.log, offsets);
                     }
                 }

@@ -34,7 +34,6 @@ use inbox::{Answer, Grant, Item, LinkEvent, LinkInbox, Refused, SessionEvent};
 use io::LinkIo;
 
 use crate::link_shard::{LinkShardHandle, uptime_s};
-use crate::tokens::Identity;
 
 /// Bytes on their way out above which the link takes nothing more from its inbox. Twice this and
 /// it reads nothing more either.
@@ -74,7 +73,7 @@ enum Stage {
     /// It delivers. Boxed: a link that waits for its first session does not pay for it.
     Live(Box<Host>),
     /// It crashed, or its record changed: it is being opened again.
-    Reopening(Arc<Identity>),
+    Reopening,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
@@ -111,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
     }
 
     /// Serves until the link ends; says how it did.
-    pub(crate) async fn run(mut self) -> &'static str {
+    pub(crate) async fn run(mut self: Box<Self>) -> &'static str {
         let reason = std::future::poll_fn(|cx| self.poll(cx)).await;
         let mut out = Vec::new();
         // A silent death: back to the shortest heartbeat.
@@ -376,7 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         let Stage::Live(host) = &self.sessions[at].1 else { return };
         let identity = Arc::clone(&host.identity);
         host.deregister(&self.around(out));
-        self.sessions[at].1 = Stage::Reopening(Arc::clone(&identity));
+        self.sessions[at].1 = Stage::Reopening;
         self.context.reopen(&self.inbox, session, identity);
     }
 
@@ -436,7 +435,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         let Some(at) = self.sessions.iter().position(|(number, _)| *number == session) else { return };
         let own = match &mut self.sessions[at].1 {
             Stage::Opening(own) => std::mem::take(own),
-            Stage::Reopening(_) => Vec::new(),
+            Stage::Reopening => Vec::new(),
             Stage::Live(_) => return,
         };
         let grant = match answer {

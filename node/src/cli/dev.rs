@@ -95,18 +95,22 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Makes the store when there is no data directory yet; never later, so that data that went
-/// missing shows (I5).
+/// Makes the store when there is no data directory yet; never later, so that data that went missing
+/// shows (I5).
 async fn initialise(data: &Path, config: &Config) -> Result<(), Failure> {
-    if data.exists() {
-        return Ok(());
+    if !data.exists() {
+        run::store::init(config).await?;
+    } else if !config.store.path.exists() {
+        let shown = data.display();
+        return Err(Failure::new(Exit::Failed, format!("{shown} exists but holds no store"))
+            .hint(format!("remove {shown} to start afresh, or give --data another directory")));
     }
-    run::store::init(config).await.map_err(Failure::from)
+    Ok(())
 }
 
 /// Makes the product once; its keys are kept in a file and put into the store, whichever lacks them.
 async fn demo_product(system: &System, credentials: &Credentials) -> Result<(), Failure> {
-    let refused = |failure: clarion_actors::system::Failure| {
+    let refused = |failure: clarion_actors::Failure| {
         let detail = failure.detail.unwrap_or_else(|| failure.code.title().to_owned());
         Failure::new(Exit::Failed, format!("cannot make the product {PRODUCT}: {detail}"))
     };

@@ -38,11 +38,6 @@ impl Output {
         }
     }
 
-    /// Writes text for people only.
-    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
-        if self.json { Ok(()) } else { write_out(text) }
-    }
-
     /// Says on stderr what happens meanwhile; scripts that ask for JSON are spared.
     pub(crate) fn note(self, text: &str) {
         if !self.json {

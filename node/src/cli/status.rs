@@ -77,9 +77,13 @@ mod tests {
 
     #[test]
     fn whatever_a_node_says_is_shown() {
-        let status = serde_json::json!({"node": "n", "links": {"open": 3}, "doors": ["a", "b"]});
-        let mut text = String::new();
-        outline(&mut text, &status, 0);
-        assert_eq!(text, "doors\n  a\n  b\nlinks\n  open  3\nnode   n\n");
+        let shown = |value: serde_json::Value| {
+            let mut text = String::new();
+            outline(&mut text, &value, 0);
+            text
+        };
+        assert_eq!(shown(serde_json::json!({"node": "n"})), "node  n\n");
+        assert_eq!(shown(serde_json::json!({"links": {"open": 3}})), "links\n  open  3\n");
+        assert_eq!(shown(serde_json::json!({"doors": ["a", null]})), "doors\n  a\n  -\n");
     }
 }

@@ -41,18 +41,22 @@ pub(crate) fn run(command: &Command, output: Output) -> Result<(), Failure> {
     run::runtime()?.block_on(async {
         match command {
             Command::Init(_) => {
-                run::store::init(&config).await.map_err(|error| Failure::from(error).naming(&shown))?;
-                output.result(&json!({"initialised": path}), || {
+                let epoch = run::store::init(&config)
+                    .await
+                    .map_err(|error| Failure::from(error).naming(&shown))?;
+                output.result(&json!({"path": path, "epoch": epoch}), || {
                     format!("{path} is ready; start the node with `clarion start {shown}`\n")
                 })
             }
             Command::Restored(_) => {
-                let (old, new) = run::store::restored(&config)
+                let epoch = run::store::restored(&config)
                     .await
                     .map_err(|error| Failure::from(error).naming(&shown))?;
-                output.result(&json!({"path": path, "epoch_before": old, "epoch": new}), || {
-                    format!("{path} has a new lineage ({old} → {new}); terminals that know more \
-                             will be told of the gap\n")
+                output.result(&json!({"path": path, "epoch": epoch}), || {
+                    format!(
+                        "{path} has a new lineage; terminals that know more will be told of the \
+                         gap\n"
+                    )
                 })
             }
         }

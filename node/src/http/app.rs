@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clarion_actors::system::System;
+use clarion_actors::System;
 use clarion_config::Config;
 use clarion_protocol::ProductId;
 use sha2::{Digest as _, Sha256};

@@ -10,13 +10,17 @@ use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use clarion_actors::Failure;
 use clarion_protocol::oauth::Signed;
 use clarion_protocol::{Code, KeyId};
 use clarion_storage::{ConsumeNonce, NonceUse, ProductRecord};
 
 use super::app::{AdminToken, Shared};
-use super::problem::{Refusal, failure};
+use super::problem::Refusal;
 use super::request::Params;
+
+/// What a back-end is to wait when no more nonces can be remembered: some leave the window then.
+const NONCES_FULL_PAUSE_MS: u64 = 5000;
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +116,8 @@ impl SignedCaller {
             NonceUse::Replayed => Err(Code::NonceReplayed.into()),
             NonceUse::Full => {
                 let detail = "as many nonces are remembered as `limits.nonces_max` allows";
-                let full = failure(Code::Overloaded, Some(detail.to_owned()));
-                Err(clarion_actors::system::Failure { retry_after_ms: Some(5000), ..full }.into())
+                let full = Failure::new(Code::Overloaded).detail(detail);
+                Err(full.retry_after_ms(NONCES_FULL_PAUSE_MS).into())
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What load balancers, supervisors and Prometheus ask.
 
 use axum::http::StatusCode;
-use clarion_actors::system::Readiness;
+use clarion_actors::Readiness;
 use clarion_protocol::Code;
 use serde_json::{Map, Value, json as value};
 

@@ -4,13 +4,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use clarion_actors::system::Failure;
+use clarion_actors::{Failure, is_ed25519_public_key};
 use clarion_protocol::http::TokenAlgorithm;
 use clarion_protocol::{Code, KeyId, ProductId};
 use clarion_storage::{ApiKey, TokenKey};
 use rand::Rng as _;
-
-use super::problem::failure;
 
 /// Keys of one sort that may be live.
 const LIVE_MAX: usize = 2;
@@ -47,10 +45,10 @@ pub(super) fn public_token_key(
     time_ms: u64,
 ) -> Result<TokenKey, Failure> {
     let fits = pem.len() <= PEM_BYTES_MAX
-        && jsonwebtoken::DecodingKey::from_ed_pem(pem.as_bytes()).is_ok();
+        && is_ed25519_public_key(pem);
     if !fits {
-        let detail = "token_public_key_pem: is not an Ed25519 public key (SPKI, PEM)".to_owned();
-        return Err(failure(Code::InvalidField, Some(detail)));
+        let detail = "token_public_key_pem: is not an Ed25519 public key (SPKI, PEM)";
+        return Err(Failure::new(Code::InvalidField).detail(detail));
     }
     Ok(TokenKey {
         kid: key_id(product, 't'),
@@ -98,7 +96,7 @@ impl Key for TokenKey {
 /// Adds a key, unless two are live. The oldest revoked one is forgotten when there are too many.
 pub(super) fn add<K: Key>(keys: &mut Vec<K>, key: K) -> Result<(), Failure> {
     if keys.iter().filter(|key| key.live()).count() >= LIVE_MAX {
-        return Err(failure(Code::TooManyKeys, None));
+        return Err(Failure::new(Code::TooManyKeys));
     }
     if keys.len() >= KEPT_MAX
         && let Some(oldest) = keys.iter().position(|key| !key.live())
@@ -112,7 +110,7 @@ pub(super) fn add<K: Key>(keys: &mut Vec<K>, key: K) -> Result<(), Failure> {
 /// Revokes a key. Revoking it again changes nothing.
 pub(super) fn revoke<K: Key>(keys: &mut [K], id: &KeyId, time_ms: u64) -> Result<(), Failure> {
     let Some(key) = keys.iter_mut().find(|key| key.id() == id) else {
-        return Err(failure(Code::NotFound, Some(format!("the product has no key {id}"))));
+        return Err(Failure::new(Code::NotFound).detail(format!("the product has no key {id}")));
     };
     key.revoked_at_ms().get_or_insert(time_ms);
     Ok(())

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::http::Method;
-use clarion_actors::system::Failure;
+use clarion_actors::Failure;
 use clarion_protocol::Code;
 use clarion_protocol::http::{Audience, PushAccepted};
 use metrics::{Counter, Histogram};
@@ -175,7 +175,7 @@ mod tests {
     fn every_outcome_can_be_counted() {
         let measures = Measures::new();
         for &code in Code::ALL {
-            let failed = Err(super::super::problem::failure(code, None));
+            let failed = Err(Failure::new(code));
             measures.pushed(Mode::Unicast, &failed);
         }
         for route in 0..=ROUTES.len() {

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use clarion_actors::system::Failure;
+use clarion_actors::Failure;
 use clarion_protocol::{Code, Problem};
 
 use super::request_id::RequestId;
@@ -26,26 +26,26 @@ impl From<Failure> for Refusal {
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        failure(code, None).into()
+        Failure::new(code).into()
     }
 }
 
 impl From<(Code, String)> for Refusal {
     fn from((code, detail): (Code, String)) -> Self {
-        failure(code, Some(detail)).into()
+        Failure::new(code).detail(detail).into()
     }
 }
 
 impl From<(Code, &str)> for Refusal {
     fn from((code, detail): (Code, &str)) -> Self {
-        failure(code, Some(detail.to_owned())).into()
+        Failure::new(code).detail(detail).into()
     }
 }
 
 impl Refusal {
     /// The path takes only the methods of `allow`.
     pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
-        Self { failure: failure(Code::MethodNotAllowed, None), allow: Some(allow) }
+        Self { failure: Failure::new(Code::MethodNotAllowed), allow: Some(allow) }
     }
 
     /// The code.
@@ -74,11 +74,6 @@ impl Refusal {
         }
         response
     }
-}
-
-/// A failure of `code`.
-pub(super) const fn failure(code: Code, detail: Option<String>) -> Failure {
-    Failure { code, detail, retry_after_ms: None, targets: Vec::new() }
 }
 
 /// The problem document of a failure.
@@ -138,7 +133,7 @@ mod tests {
     #[test]
     fn the_pause_is_whole_seconds_rounded_up_and_at_least_one() {
         let after = |ms| {
-            let failure = Failure { retry_after_ms: ms, ..failure(Code::RateLimited, None) };
+            let failure = Failure { retry_after_ms: ms, ..Failure::new(Code::RateLimited) };
             problem(failure, "r1").retry_after_s
         };
         assert_eq!(after(None), Some(1));
@@ -146,13 +141,13 @@ mod tests {
         assert_eq!(after(Some(1000)), Some(1));
         assert_eq!(after(Some(1001)), Some(2));
         assert_eq!(after(Some(u64::MAX)), Some(u32::MAX));
-        let never = Failure { retry_after_ms: Some(5000), ..failure(Code::InvalidField, None) };
+        let never = Failure { retry_after_ms: Some(5000), ..Failure::new(Code::InvalidField) };
         assert_eq!(problem(never, "r1").retry_after_s, None, "not retryable, whatever was said");
     }
 
     #[test]
     fn a_problem_names_detail_request_and_documentation() {
-        let problem = problem(failure(Code::InvalidField, Some("ttl: too long".into())), "r1");
+        let problem = problem(Failure::new(Code::InvalidField).detail("ttl: too long"), "r1");
         assert_eq!(problem.detail.as_deref(), Some("ttl: too long"));
         assert_eq!(problem.request_id.as_deref(), Some("r1"));
         assert_eq!(problem.doc_url, "/docs/codes#invalid_field");

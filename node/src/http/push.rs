@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use clarion_actors::system::{Failure, Push};
+use clarion_actors::push::Turn;
+use clarion_actors::{Failure, Push};
 use clarion_core::Body;
 use clarion_protocol::http::{PushAccepted, PushRequest, ValidPayload};
 use clarion_protocol::{Code, MessageId};
@@ -11,7 +12,7 @@ use clarion_storage::ProductRecord;
 
 use super::app::Shared;
 use super::measures::Mode;
-use super::problem::{Answer, failure};
+use super::problem::Answer;
 use super::request::{Call, json};
 
 /// `POST …/messages`.
@@ -24,7 +25,7 @@ pub(super) async fn post(call: Call) -> Answer {
             return Err(Code::IdempotencyHeaderMismatch.into());
         }
     }
-    let accepted = carry(&call.app, call.product()?, &request).await?;
+    let accepted = carry(&call.app, call.product()?, &request, None).await?;
     json(StatusCode::ACCEPTED, &accepted)
 }
 
@@ -36,18 +37,16 @@ pub(super) async fn get(call: Call) -> Answer {
     json(StatusCode::OK, &state)
 }
 
-/// Checks a push and hands it on. Nothing is awaited before [`System::push`] has been polled: who
-/// polls the futures of several pushes once in their order keeps that order (I8).
-///
-/// [`System::push`]: clarion_actors::system::System::push
+/// Checks a push and hands it on. `turn` is its place among others of its connection (I8).
 pub(super) async fn carry(
     app: &Shared,
     product: &Arc<ProductRecord>,
     request: &PushRequest,
+    turn: Option<Turn>,
 ) -> Result<PushAccepted, Failure> {
     let mode = Mode::from(&request.audience);
     let outcome = match checked(request, app.config.limits.payload_bytes_max) {
-        Ok(push) => app.system.push(product, push).await,
+        Ok(push) => app.system.push(product, Push { turn, ..push }).await,
         Err(failure) => Err(failure),
     };
     app.measures.pushed(mode, &outcome);
@@ -56,7 +55,7 @@ pub(super) async fn carry(
 
 fn checked(request: &PushRequest, payload_bytes_max: usize) -> Result<Push, Failure> {
     let valid =
-        request.validate(payload_bytes_max).map_err(|(code, why)| failure(code, Some(why)))?;
+        request.validate(payload_bytes_max).map_err(|(code, why)| Failure::new(code).detail(why))?;
     Ok(Push {
         audience: valid.audience,
         body: match valid.payload {
@@ -65,6 +64,7 @@ fn checked(request: &PushRequest, payload_bytes_max: usize) -> Result<Push, Fail
         },
         ttl_s: valid.ttl_s,
         idempotency: valid.idempotency_key.map(|key| (Arc::from(key), request.fingerprint())),
+        turn: None,
     })
 }
 

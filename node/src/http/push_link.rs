@@ -1,20 +1,17 @@
 //! The back-ends' WebSocket: `GET /v1/products/{product}/push`. One task per connection owns the
 //! socket and all its pushes; nothing is spawned.
 //!
-//! **Order (I8)**: the future of a push is polled once before the next frame is read, and
-//! [`push::carry`] hands over without awaiting anything first, so pushes reach the system in the
-//! order of their frames. **Bounds**: at most `limits.push_window` pushes are unconfirmed; while
+//! **Order (I8)**: each push takes its turn when its frame is read, and reaches the owners of its
+//! logs after those before it. **Bounds**: at most `limits.push_window` pushes are unconfirmed; while
 //! that many are, nothing is read. Confirmations that are ready together leave as one frame.
 //! **A crash** of the node leaves pushes unconfirmed; their idempotency keys tell what became of
 //! them.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use clarion_protocol::codes::Problem;
+use clarion_actors::{Failure, Turns};
 use clarion_protocol::push_link::{
     BackendFrame, Confirmation, PushNodeFrame, SUBPROTOCOL_PUSH, Welcome,
 };
@@ -29,7 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message, error::CapacityError};
 
 use super::app::{App, Phase, PushLinkPlace, reached};
-use super::problem::{Answer, failure, problem};
+use super::problem::{Answer, problem};
 use super::push;
 use super::request::Call;
 use super::request_id::RequestId;
@@ -104,6 +101,8 @@ struct PushLink {
     _place: PushLinkPlace,
     socket: Socket,
     carrying: FuturesUnordered<Carrying>,
+    /// The order of what it carries.
+    turns: Turns,
     confirmed: Vec<Confirmation>,
     window: usize,
     /// Pings without an answer.
@@ -135,6 +134,7 @@ impl PushLink {
             _place: place,
             socket,
             carrying: FuturesUnordered::new(),
+            turns: Turns::default(),
             confirmed: Vec::new(),
             unanswered: 0,
             paused: false,
@@ -236,20 +236,16 @@ impl PushLink {
         }
         let (app, record) = (Arc::clone(&self.app), Arc::clone(&self.record));
         let request = self.id.clone();
-        let mut carrying: Carrying = Box::pin(async move {
-            match push::carry(&app, &record, &push).await {
+        let turn = Some(self.turns.take());
+        self.carrying.push(Box::pin(async move {
+            match push::carry(&app, &record, &push, turn).await {
                 Ok(accepted) => Confirmation { id, accepted: Some(accepted), problem: None },
                 Err(failure) => {
                     let problem = problem(failure, request.as_str());
                     Confirmation { id, accepted: None, problem: Some(problem) }
                 }
             }
-        });
-        // I8: polled once before the next frame is looked at.
-        match poll_fn(|cx| Poll::Ready(carrying.as_mut().poll(cx))).await {
-            Poll::Ready(confirmation) => self.confirmed.push(confirmation),
-            Poll::Pending => self.carrying.push(carrying),
-        }
+        }));
         Ok(())
     }
 
@@ -268,7 +264,7 @@ impl PushLink {
     }
 
     fn refuse(&mut self, id: u64, code: Code, detail: Option<String>) {
-        let problem: Problem = problem(failure(code, detail), self.id.as_str());
+        let problem = problem(Failure { detail, ..Failure::new(code) }, self.id.as_str());
         self.confirmed.push(Confirmation { id, accepted: None, problem: Some(problem) });
     }
 
@@ -400,7 +396,7 @@ mod tests {
     use super::*;
 
     fn confirmation(id: u64, detail: &str) -> Confirmation {
-        let failure = failure(Code::InvalidField, Some(detail.to_owned()));
+        let failure = Failure::new(Code::InvalidField).detail(detail);
         Confirmation { id, accepted: None, problem: Some(problem(failure, "r1")) }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use clarion_actors::system::System;
+use clarion_actors::System;
 use clarion_config::Config;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;

@@ -163,16 +163,17 @@ impl LogState {
     /// expired nor was evicted, so the page answers an earlier read of a later position.
     fn is_doubtful(&self, page: &Page, now_ms: u64) -> bool {
         let Some(motion) = &self.motion else { return false };
-        let Some(next) = motion.window.next_again(self.position) else { return false };
-        let gone = next.expires_at_ms <= now_ms || next.offset <= page.evicted_to;
-        if gone || next.state != ItemState::Sent || motion.read.is_trusted() {
+        if motion.read.is_trusted() {
             return false;
         }
-        let index = page.entries.partition_point(|entry| entry.offset < next.offset);
-        match page.entries.get(index) {
-            Some(entry) => entry.offset != next.offset,
-            None => !page.more && page.head >= next.offset,
-        }
+        let last = page.entries.last().map_or(Offset::ZERO, |entry| entry.offset);
+        let covered = if page.more { last } else { last.max(page.head) };
+        motion.window.again(self.position).take_while(|item| item.offset <= covered).any(|item| {
+            let gone = item.expires_at_ms <= now_ms || item.offset <= page.evicted_to;
+            let find = |entry: &Arc<Entry>| entry.offset.cmp(&item.offset);
+            let waits = item.state == ItemState::Sent && !gone;
+            waits && page.entries.binary_search_by(find).is_err()
+        })
     }
 
     /// I5, I6: what was evicted before it was read is told.
@@ -192,6 +193,8 @@ impl LogState {
             cx.budget.release(self.log.kind, bytes);
         }
         if self.on_way() == 0 {
+            // The attempts were those of an entry that is gone.
+            self.attempts = 0;
             self.cursor = self.cursor.max(page.evicted_to);
         }
         self.position = page.evicted_to;

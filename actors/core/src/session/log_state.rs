@@ -166,9 +166,9 @@ impl LogState {
         self.motion.as_ref().map_or(0, |motion| motion.window.on_way(self.position))
     }
 
-    /// The first item that waits for being sent again.
+    /// Whether something waits for being sent again.
     pub(super) fn is_again(&self) -> bool {
-        let next = |motion: &Motion| motion.window.next_again(self.position).is_some();
+        let next = |motion: &Motion| motion.window.again(self.position).next().is_some();
         self.motion.as_deref().is_some_and(next)
     }
 

@@ -68,9 +68,9 @@ impl Window {
         self.front().is_some_and(|front| front.offset <= position)
     }
 
-    /// The first item behind `position`, if the log is being sent again.
-    pub(super) fn next_again(&self, position: Offset) -> Option<&Item> {
-        self.items.get(self.on_way(position))
+    /// The items behind `position`, if the log is being sent again.
+    pub(super) fn again(&self, position: Offset) -> impl Iterator<Item = &Item> {
+        self.items.iter().skip(self.on_way(position))
     }
 
     pub(super) fn find(&mut self, offset: Offset) -> Option<&mut Item> {
@@ -80,11 +80,12 @@ impl Window {
 
     /// Adds an item in the order of offsets: at the end, but for what a former pass did not see.
     pub(super) fn insert(&mut self, item: Item) {
-        let index = self.items.partition_point(|other| other.offset < item.offset);
-        if self.items.is_empty() {
-            self.items.reserve_exact(1);
+        if self.items.back().is_none_or(|last| last.offset < item.offset) {
+            self.items.push_back(item);
+        } else {
+            let index = self.items.partition_point(|other| other.offset < item.offset);
+            self.items.insert(index, item);
         }
-        self.items.insert(index, item);
     }
 
     pub(super) fn reserve(&mut self, items: usize) {

@@ -53,25 +53,58 @@ pub struct Session {
     kicked: bool,
     /// A `Close` was emitted; nothing else happens.
     closed: bool,
+    /// It stands in for a session that crashed on this link.
+    rebuilt: bool,
 }
 
 impl Session {
     /// A session over `logs`; gaps of I5 are its first effects.
     #[must_use]
     pub fn new(logs: Vec<StartLog>, _now_ms: u64, effects: &mut Vec<Effect>) -> Self {
-        let mut session = Self {
-            logs: Vec::with_capacity(logs.len()),
+        let mut session = Self::empty(logs.len());
+        for log in logs {
+            session.add(log, effects);
+        }
+        session
+    }
+
+    /// A session in the place of `former`, which crashed: over the same link, so the terminal's
+    /// frames still speak of what the former one gave it. Logs keep their aliases, and
+    /// acknowledgements and skips of what this session did not send yet are ignored, not refused:
+    /// those entries are sent again and acknowledged again.
+    #[must_use]
+    pub fn rebuild(former: &Self, logs: Vec<StartLog>, effects: &mut Vec<Effect>) -> Self {
+        let mut session = Self::empty(logs.len());
+        session.next_alias = former.next_alias;
+        session.rebuilt = true;
+        let (mut known, mut new) = (Vec::with_capacity(logs.len()), Vec::new());
+        for start in logs {
+            match former.logs.iter().find(|log| log.log == start.log) {
+                Some(log) => known.push((log.alias, start)),
+                None => new.push(start),
+            }
+        }
+        known.sort_by_key(|(alias, _)| *alias);
+        for (alias, start) in known {
+            session.logs.push(LogState::start(start, alias, effects));
+        }
+        for start in new {
+            session.add(start, effects);
+        }
+        session
+    }
+
+    fn empty(logs: usize) -> Self {
+        Self {
+            logs: Vec::with_capacity(logs),
             budget: Budget::default(),
             next_alias: 1,
             turn: 0,
             attempts_max: u8::MAX,
             kicked: false,
             closed: false,
-        };
-        for log in logs {
-            session.add(log, effects);
+            rebuilt: false,
         }
-        session
     }
 
     /// Adds a log and returns its alias. The same log again keeps its alias. `None` once all
@@ -226,9 +259,12 @@ impl Session {
     }
 
     fn ack(&mut self, alias: LogAlias, to: Offset, cx: &mut Context<'_>) -> Result<(), Closing> {
-        let was_left = self.was_left(alias);
+        let (was_left, rebuilt) = (self.was_left(alias), self.rebuilt);
         match self.find(alias) {
-            Some(log) => log.ack(to, cx)?,
+            Some(log) => match log.ack(to, cx) {
+                Err(_) if rebuilt => return Ok(()),
+                answer => answer?,
+            },
             None if was_left => return Ok(()),
             None => return Err(acks::ACK_AHEAD),
         }
@@ -237,9 +273,12 @@ impl Session {
     }
 
     fn skip(&mut self, alias: LogAlias, at: Offset, cx: &mut Context<'_>) -> Result<(), Closing> {
-        let was_left = self.was_left(alias);
+        let (was_left, rebuilt) = (self.was_left(alias), self.rebuilt);
         match self.find(alias) {
-            Some(log) => log.skip(at, cx)?,
+            Some(log) => match log.skip(at, cx) {
+                Err(_) if rebuilt => return Ok(()),
+                answer => answer?,
+            },
             None if was_left => return Ok(()),
             None => return Err(SKIP_UNKNOWN),
         }

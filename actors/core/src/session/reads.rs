@@ -97,7 +97,8 @@ impl LogState {
         cx.budget.promise(kind, promised);
         self.unsure = false;
         let read = &mut self.motion().read;
-        *read = ReadState { in_flight: true, promised, failures: read.failures, ..Default::default() };
+        *read =
+            ReadState { in_flight: true, promised, failures: read.failures, ..Default::default() };
         cx.effects.push(Effect::Read {
             log: self.alias,
             after: self.position,
@@ -120,7 +121,8 @@ impl LogState {
     }
 
     pub(super) fn back_off(&mut self, now_ms: u64) {
-        let seed = self.cursor.0 ^ u64::from(self.alias) ^ crate::placement::hash_of(&self.log.name);
+        let seed =
+            self.cursor.0 ^ u64::from(self.alias) ^ crate::placement::hash_of(&self.log.name);
         self.motion().read.fail(now_ms, seed);
     }
 

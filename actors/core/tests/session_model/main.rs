@@ -1,16 +1,20 @@
 //! The session against a model: a set of logs that grow, expire, are recalled, evicted and
 //! restored; hints that are lost, doubled and reordered; reads that are answered late, twice or not
 //! at all; a terminal that acknowledges, skips, stays silent and starts anew. What must hold is
-//! checked at every effect (`world.rs`), and once the faults stop, that everything arrived.
+//! checked at every effect (`checks.rs`), and once the faults stop, that everything arrived.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod checks;
 mod world;
 
 use proptest::prelude::*;
 use world::World;
 
+/// What can happen; the number says where and how.
+type Step = fn(&mut World, u32);
+
 /// The steps, by weight: a number picks one.
-const STEPS: &[(u32, fn(&mut World, u32))] = &[
+const STEPS: &[(u32, Step)] = &[
     (8, World::append),
     (12, World::deliver_hint),
     (2, World::double_hint),
@@ -52,7 +56,7 @@ fn run(steps: impl IntoIterator<Item = (u32, u32)>) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, max_shrink_iters: 30_000, ..Default::default() })]
 
-    /// I1-I10 as far as the session keeps them; see `World::check_*`.
+    /// I1-I10 as far as the session keeps them; see `checks.rs`.
     #[test]
     fn nothing_is_lost_doubled_in_order_or_above_its_bounds(
         steps in proptest::collection::vec((any::<u32>(), any::<u32>()), 0..300),

@@ -11,7 +11,7 @@ use clarion_protocol::milestone::Milestone;
 use clarion_protocol::terminal::{GapReason, LogAlias};
 use clarion_protocol::{Code, Epoch, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
 
-const LIMITS: SessionLimits = SessionLimits {
+pub(crate) const LIMITS: SessionLimits = SessionLimits {
     window_entries: 4,
     window_bytes: 300,
     unicast_reserve_bytes: 80,
@@ -21,71 +21,71 @@ const LIMITS: SessionLimits = SessionLimits {
     page_bytes: 200,
     logs_max: 8,
 };
-const WIDE_MAX: u32 = LIMITS.window_bytes - LIMITS.unicast_reserve_bytes;
+pub(crate) const WIDE_MAX: u32 = LIMITS.window_bytes - LIMITS.unicast_reserve_bytes;
 
 /// A log, the stored cursor in it, and what the session under test did with it.
-struct Log {
-    key: Arc<LogKey>,
+pub(crate) struct Log {
+    pub(crate) key: Arc<LogKey>,
     /// Every entry of the present lineage, as it is now (recalled: a tombstone).
-    all: BTreeMap<u64, Arc<Entry>>,
+    pub(crate) all: BTreeMap<u64, Arc<Entry>>,
     /// Entries that a read still finds.
-    live: BTreeSet<u64>,
-    head: u64,
-    evicted_to: u64,
+    pub(crate) live: BTreeSet<u64>,
+    pub(crate) head: u64,
+    pub(crate) evicted_to: u64,
     /// Entries of an inbox up to here were removed because their reader had passed them.
-    removed_to: u64,
+    pub(crate) removed_to: u64,
     /// The stored cursor.
-    epoch: u64,
-    cursor: u64,
-    attempts: u8,
+    pub(crate) epoch: u64,
+    pub(crate) cursor: u64,
+    pub(crate) attempts: u8,
     /// Up to here evictions were told, in the present lineage.
-    told: u64,
+    pub(crate) told: u64,
     /// The terminal's own cursor.
-    own: Option<(u64, u64)>,
-    session: Track,
+    pub(crate) own: Option<(u64, u64)>,
+    pub(crate) session: Track,
 }
 
 /// One log in one session.
 #[derive(Default)]
-struct Track {
-    alias: LogAlias,
+pub(crate) struct Track {
+    pub(crate) alias: LogAlias,
     /// Everything up to here was delivered, passed or told.
-    point: u64,
+    pub(crate) point: u64,
     /// As last saved in this session, or where it started.
-    cursor: u64,
+    pub(crate) cursor: u64,
     /// Delivered in this session.
-    sent: BTreeSet<u64>,
+    pub(crate) sent: BTreeSet<u64>,
     /// Delivered and not settled, with bytes.
-    open: BTreeMap<u64, u32>,
-    acked: u64,
-    controls: BTreeSet<u64>,
-    reading: bool,
+    pub(crate) open: BTreeMap<u64, u32>,
+    pub(crate) acked: u64,
+    pub(crate) controls: BTreeSet<u64>,
+    pub(crate) reading: bool,
 }
 
-struct PendingRead {
-    log: usize,
-    after: u64,
-    entries_max: u32,
-    bytes_max: u32,
+pub(crate) struct PendingRead {
+    pub(crate) log: usize,
+    pub(crate) after: u64,
+    pub(crate) entries_max: u32,
+    pub(crate) bytes_max: u32,
     /// What was there when it was asked for; given if it is answered late.
-    early: Page,
+    pub(crate) early: Page,
 }
 
 pub struct World {
-    now_ms: u64,
-    epoch: u64,
-    next_message: u128,
-    logs: Vec<Log>,
-    session: Session,
-    closed: bool,
-    hints: Vec<(usize, Arc<Batch>)>,
-    reads: Vec<PendingRead>,
-    answered: Vec<(LogAlias, Page)>,
+    pub(crate) now_ms: u64,
+    pub(crate) epoch: u64,
+    pub(crate) next_message: u128,
+    pub(crate) logs: Vec<Log>,
+    pub(crate) session: Session,
+    pub(crate) closed: bool,
+    pub(crate) hints: Vec<(usize, Arc<Batch>)>,
+    pub(crate) reads: Vec<PendingRead>,
+    pub(crate) answered: Vec<(LogAlias, Page)>,
     /// Messages that the terminal acknowledged; deliveries of each, and those it gave up.
-    handled: BTreeSet<u128>,
-    deliveries: BTreeMap<u128, u32>,
-    skipped: BTreeSet<u128>,
-    undeliverable: BTreeSet<u128>,
+    pub(crate) handled: BTreeSet<u128>,
+    pub(crate) deliveries: BTreeMap<u128, u32>,
+    pub(crate) skipped: BTreeSet<u128>,
+    pub(crate) undeliverable: BTreeSet<u128>,
 }
 
 impl World {
@@ -144,13 +144,13 @@ impl World {
             let bits = argument.rotate_right(n * 5 + 11);
             let log = &mut self.logs[index];
             let offset = log.head + 1 + u64::from(bits % 3);
-            let body = if index == 0 && bits % 7 == 0 {
+            let body = if index == 0 && bits.is_multiple_of(7) {
                 Body::Control(Control::Subscribed(TopicName::new("x").unwrap()))
             } else {
-                let bytes = if bits % 29 == 0 { 500 } else { 1 + bits % 90 };
+                let bytes = if bits.is_multiple_of(29) { 500 } else { 1 + bits % 90 };
                 Body::Json(Bytes::from(vec![b'1'; bytes as usize]))
             };
-            let ttl = if bits % 5 == 0 { u64::from(bits % 40_000) } else { 1 << 50 };
+            let ttl = if bits.is_multiple_of(5) { u64::from(bits % 40_000) } else { 1 << 50 };
             let message = MessageId(self.next_message);
             self.next_message += 1;
             let predecessor = Offset(log.head);
@@ -163,7 +163,7 @@ impl World {
         }
         let batch = Batch::new(Arc::clone(&self.logs[index].key), Epoch(self.epoch), entries);
         self.hints.push((index, Arc::new(batch)));
-        if argument % 3 != 0 {
+        if !argument.is_multiple_of(3) {
             self.deliver_hint(u32::MAX);
         }
     }
@@ -261,7 +261,7 @@ impl World {
 
     // Reads.
 
-    fn find(&self, log: usize, after: u64, entries_max: u32, bytes_max: u32) -> Page {
+    pub(crate) fn find(&self, log: usize, after: u64, entries_max: u32, bytes_max: u32) -> Page {
         let log = &self.logs[log];
         let mut page = Page {
             epoch: Epoch(self.epoch),
@@ -333,7 +333,7 @@ impl World {
         self.acknowledge_to(index, offset);
     }
 
-    fn acknowledge_to(&mut self, index: usize, offset: u64) {
+    pub(crate) fn acknowledge_to(&mut self, index: usize, offset: u64) {
         let log = &mut self.logs[index];
         for passed in log.session.open.range(..=offset) {
             self.handled.insert(log.all[passed.0].message.0);
@@ -438,13 +438,13 @@ impl World {
             // I5: what cannot be continued is told.
             let lost = |epoch: Epoch, at: Offset| epoch != start.epoch || at > start.head;
             let own = start.own.map(|(epoch, at)| lost(epoch, at));
-            let told = effects.iter().any(|e| matches!(e, Effect::Gap { log, .. } if *log == alias));
+            let told =
+                effects.iter().any(|e| matches!(e, Effect::Gap { log, .. } if *log == alias));
             if own == Some(true) || own.is_none() && lost(start.cursor_epoch, start.cursor) {
                 assert!(told, "I5: {start:?}");
             }
             if told {
                 assert_eq!(self.logs[index].session.point, 0, "from the oldest");
-                self.logs[index].told = 0;
             }
         }
         for effect in effects {
@@ -454,220 +454,6 @@ impl World {
             if argument >> (index + 8) & 3 != 0 {
                 self.confirm_interest(index);
             }
-        }
-    }
-
-    // The session.
-
-    fn step(&mut self, event: Event) {
-        let mut effects = Vec::new();
-        eprintln!("TRACE {} {event:?}", self.now_ms);
-        self.session.step(event, self.now_ms, &LIMITS, &mut effects);
-        for effect in effects {
-            self.check(effect, false);
-        }
-        if self.closed {
-            let argument = u32::try_from(self.now_ms & 0xff_ffff).unwrap();
-            self.restart(argument);
-        }
-    }
-
-    fn log_of(&self, alias: LogAlias) -> usize {
-        self.logs.iter().position(|log| log.session.alias == alias).expect("an alias in use")
-    }
-
-    fn check(&mut self, effect: Effect, starting: bool) {
-        assert!(!self.closed, "nothing after a close");
-        eprintln!("TRACE    {effect:?}");
-        match effect {
-            Effect::DeliverBatch { log, batch } => {
-                self.check_delivery(self.log_of(log), false, &batch.entries);
-            }
-            Effect::Deliver { log, again, entries } => {
-                self.check_delivery(self.log_of(log), again, &entries);
-            }
-            Effect::Gap { log, epoch, from: _, to, reason } => {
-                assert_eq!(epoch, Epoch(self.epoch));
-                let log = self.log_of(log);
-                self.check_gap(log, to.0, reason, starting);
-            }
-            Effect::Read { log, after, entries_max, bytes_max } => {
-                let log = self.log_of(log);
-                assert!(!self.logs[log].session.reading, "one read at a time");
-                assert!(entries_max <= LIMITS.page_entries && bytes_max <= LIMITS.page_bytes);
-                self.logs[log].session.reading = true;
-                let early = self.find(log, after.0, entries_max, bytes_max);
-                self.reads.retain(|read| read.log != log);
-                self.reads.push(PendingRead { log, after: after.0, entries_max, bytes_max, early });
-            }
-            Effect::Save { log, epoch, cursor, attempts, settled } => {
-                assert_eq!(epoch, Epoch(self.epoch));
-                self.check_save(self.log_of(log), cursor.0, attempts, &settled, starting);
-            }
-            Effect::Control(_) => {
-                let now_ms = self.now_ms;
-                let log = &mut self.logs[0];
-                let is_control = |entry: &Arc<Entry>| matches!(entry.body, Body::Control(_));
-                let mut next = log.all.range(log.session.point + 1..);
-                let (offset, _) = next.find(|(_, entry)| is_control(entry)).expect("a control entry");
-                assert!(log.session.controls.insert(*offset), "once in a session");
-                log.check_passable(*offset, now_ms);
-                log.session.point = *offset;
-            }
-            Effect::Close { code, .. } => {
-                assert_eq!(code, Code::AckTimeout);
-                self.closed = true;
-            }
-        }
-    }
-
-    /// I8: in order. I5, I6: nothing left out silently. I9: within the bounds.
-    fn check_delivery(&mut self, index: usize, again: bool, entries: &[Arc<Entry>]) {
-        assert!(!entries.is_empty());
-        assert!(entries.is_sorted_by(|a, b| a.offset < b.offset));
-        for entry in entries {
-            let offset = entry.offset.0;
-            let log = &mut self.logs[index];
-            assert!(matches!(entry.body, Body::Json(_)) && entry.expires_at_ms > self.now_ms);
-            *self.deliveries.entry(entry.message.0).or_default() += 1;
-            if log.session.sent.contains(&offset) {
-                assert!(again, "told to be sent again");
-                assert!(log.session.open.contains_key(&offset) || offset > log.session.acked);
-                log.session.open.insert(offset, entry.body.len() as u32);
-                continue;
-            }
-            log.check_passable(offset, self.now_ms);
-            log.session.point = offset;
-            log.session.sent.insert(offset);
-            log.session.open.insert(offset, entry.body.len() as u32);
-            self.check_bounds(index);
-        }
-    }
-
-    fn check_bounds(&self, index: usize) {
-        let (mut totals, mut counts) = ([0u32; 2], [0u32; 2]);
-        for log in &self.logs {
-            let class = usize::from(log.key.kind.is_wide());
-            let held = |offset: &u64| !log.is_passable(*offset, self.now_ms);
-            for (_, bytes) in log.session.open.iter().filter(|(offset, _)| held(offset)) {
-                totals[class] += bytes;
-                counts[class] += 1;
-            }
-            let open = log.session.open.keys().filter(|offset| held(offset)).count();
-            assert!(open <= LIMITS.window_entries as usize, "I9: the window");
-        }
-        let [unicast, wide] = totals;
-        if self.logs[index].key.kind.is_wide() {
-            let within = wide <= WIDE_MAX && wide + unicast <= LIMITS.window_bytes;
-            assert!(within || counts[1] == 1, "I9: {wide} wide bytes, {unicast} unicast");
-        } else {
-            let within = unicast + wide.min(WIDE_MAX) <= LIMITS.window_bytes;
-            assert!(within || counts[0] == 1, "I9: {unicast} unicast bytes");
-        }
-    }
-
-    fn check_gap(&mut self, index: usize, to: u64, reason: GapReason, starting: bool) {
-        let log = &mut self.logs[index];
-        match reason {
-            GapReason::Evicted => {
-                assert!(to <= log.evicted_to && to > 0);
-                log.told = log.told.max(to);
-                log.session.point = log.session.point.max(to);
-                log.session.open = log.session.open.split_off(&(to + 1));
-            }
-            GapReason::Epoch | GapReason::Ahead => assert!(starting && to == 0),
-        }
-    }
-
-    /// I9, I13: the cursor passes only what was acknowledged, settled and said so, or told.
-    fn check_save(&mut self, index: usize, to: u64, attempts: u8, done: &[Settled], starting: bool) {
-        let (now_ms, epoch) = (self.now_ms, self.epoch);
-        let log = &mut self.logs[index];
-        assert!(to <= log.head, "I5: nothing above the head is saved");
-        let from = log.session.cursor;
-        for Settled { offset, how } in done {
-            assert!(offset.0 > from && offset.0 <= to, "settled with the save that passes it");
-            let entry = &log.all[&offset.0];
-            match how {
-                Milestone::Expired => assert!(entry.expires_at_ms <= now_ms),
-                Milestone::Recalled => assert!(matches!(entry.body, Body::Tombstone)),
-                Milestone::Undeliverable => {
-                    let attempts = self.deliveries.get(&entry.message.0).copied().unwrap_or(0);
-                    let skipped = self.skipped.contains(&entry.message.0);
-                    assert!(skipped || attempts >= u32::from(LIMITS.attempts_max), "I10");
-                    self.undeliverable.insert(entry.message.0);
-                }
-                other => panic!("{other:?}"),
-            }
-            log.session.open.remove(&offset.0);
-        }
-        if !starting {
-            assert!(to >= from);
-            for (offset, _) in log.all.range(from + 1..=to.max(from + 1)) {
-                let settled = done.iter().any(|settled| settled.offset.0 == *offset);
-                let acked = *offset <= log.session.acked && log.session.sent.contains(offset);
-                let fine = settled || acked || *offset <= log.told || *offset > to;
-                assert!(fine || log.is_passable(*offset, now_ms), "I9: {offset} passed by {to}");
-            }
-        }
-        log.session.cursor = to;
-        // The store: `max` within the epoch.
-        if log.epoch != epoch || to >= log.cursor {
-            (log.epoch, log.cursor, log.attempts) = (epoch, to, attempts);
-        }
-    }
-
-    // The end of all faults.
-
-    /// Everything arrives once hints, reads and terminal do as they should.
-    pub fn settle_down(&mut self) {
-        self.hints.clear();
-        for round in 0.. {
-            assert!(round < 3000, "it comes to rest");
-            for index in 0..5 {
-                self.confirm_interest(index);
-                let last = self.logs[index as usize].session.open.last_key_value();
-                if let Some((offset, _)) = last {
-                    self.acknowledge_to(index as usize, *offset);
-                }
-            }
-            while !self.reads.is_empty() {
-                self.answer_read(0x100);
-            }
-            if let Some(due_ms) = self.session.deadline_ms(&LIMITS) {
-                self.now_ms = self.now_ms.max(due_ms);
-                self.step(Event::Tick);
-            } else if self.reads.is_empty() && self.logs.iter().all(|l| l.session.open.is_empty()) {
-                break;
-            }
-        }
-        for log in &self.logs {
-            let position = self.session.logs().find(|known| *known.1 == log.key).unwrap().3;
-            assert_eq!(position.0, log.head.max(position.0), "all was read");
-            assert_eq!(log.cursor.max(position.0), log.cursor, "all was settled and saved");
-            for (offset, entry) in &log.all {
-                let message = &entry.message.0;
-                let done = self.handled.contains(message) || self.undeliverable.contains(message);
-                let fine = done || *offset <= log.told || log.is_passable(*offset, self.now_ms);
-                assert!(fine, "N1, I5: {:?} {offset} never arrived", log.key);
-            }
-        }
-    }
-}
-
-impl Log {
-    /// Whether the entry is one that nobody is given.
-    fn is_passable(&self, offset: u64, now_ms: u64) -> bool {
-        let entry = &self.all[&offset];
-        let expired = entry.expires_at_ms <= now_ms;
-        !matches!(entry.body, Body::Json(_)) || expired || offset <= self.removed_to
-    }
-
-    /// I5: between the point and the next delivery lies nothing that should have been delivered.
-    fn check_passable(&self, to: u64, now_ms: u64) {
-        assert!(to > self.session.point, "I8: {to} after {}", self.session.point);
-        for (offset, _) in self.all.range(self.session.point + 1..to) {
-            assert!(self.is_passable(*offset, now_ms), "I5: {offset} left out before {to}");
         }
     }
 }

@@ -47,12 +47,6 @@ impl Marker {
         self.durable = self.number;
     }
 
-    /// The last batch held nothing but the marker.
-    pub(super) const fn vouched(&mut self) {
-        self.vouched = self.number;
-        self.durable = self.number;
-    }
-
     /// Whether a synced batch has no marker behind it yet.
     pub(super) const fn is_open(&self) -> bool {
         self.durable > self.vouched

@@ -91,6 +91,8 @@ pub(super) struct Writer {
     pub(super) keyspaces: Keyspaces,
     pub(super) engine: Engine<Newest>,
     pub(super) marker: Marker,
+    /// Number of the boot that is durable.
+    pub(super) boot: u64,
     pub(super) queue: Arc<Queue<Op>>,
     pub(super) health: Arc<Health>,
     pub(super) path: PathBuf,
@@ -248,9 +250,21 @@ impl Writer {
         } else if self.marker.is_open() {
             self.vouch(PersistMode::Buffer)?;
         }
+        self.save_boot()?;
         self.db
             .persist(PersistMode::Buffer)
             .map_err(|error| StoreError::Fatal(format!("the database failed: {error}")))
+    }
+
+    /// I7: generations that ran over into the numbers of the next boot must not be given again.
+    fn save_boot(&mut self) -> StoreResult<()> {
+        let boot = self.engine.shared.generations.boot();
+        if boot > self.boot {
+            super::open::save_boot(&self.db, &self.keyspaces, boot, &mut self.marker)
+                .map_err(|error| StoreError::Fatal(format!("the database failed: {error}")))?;
+            self.boot = boot;
+        }
+        Ok(())
     }
 
     /// Writes a marker alone, which says that the last synced batch was synced.
@@ -261,15 +275,14 @@ impl Writer {
         batch
             .durability(Some(mode))
             .commit()
-            .map_err(|error| StoreError::Fatal(format!("the database failed: {error}")))?;
-        self.marker.vouched();
-        Ok(())
+            .map_err(|error| StoreError::Fatal(format!("the database failed: {error}")))
     }
 
     /// Everything is durable, and says so.
     fn finish(&mut self) -> StoreResult<()> {
         self.engine.begin(self.watermark.full);
         self.commit(&mut Ticks { measured: None, sized: None, bytes: 0 })?;
+        self.save_boot()?;
         self.db
             .persist(PersistMode::SyncAll)
             .map_err(|error| StoreError::Fatal(format!("the database failed: {error}")))?;

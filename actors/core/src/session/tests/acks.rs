@@ -167,10 +167,7 @@ fn a_late_page_is_not_taken_for_the_one_of_the_resend() {
     let mut bench = Bench::one(inbox(), 0, 0);
     bench.hint(1, run(1, 2));
     // A read is in flight when the time-out comes: its answer is void.
-    assert_eq!(
-        bench.step(Event::Missed { log: 1, up_to: Offset(3) }),
-        [Seen::Read(1, 2, 6, 980)]
-    );
+    assert_eq!(bench.step(Event::Missed { log: 1, up_to: Offset(3) }), [Seen::Read(1, 2, 6, 980)]);
     assert_eq!(bench.tick_after(TIMEOUT), []);
     let late = || page_of(run(3, 3), 3, false);
     assert_eq!(bench.page(1, late()), [Seen::Read(1, 0, 8, 65_536)]);
@@ -192,4 +189,27 @@ fn attempts_are_saved_at_the_end_only_when_they_changed() {
     let mut bench = Bench::one(inbox(), 0, 0);
     bench.hint(1, run(1, 2));
     assert_eq!(bench.finish(), [Seen::Save(1, 0, 1, vec![])]);
+}
+
+/// A session that crashed is rebuilt on its link: frames of the terminal that cross are no errors.
+#[test]
+fn a_rebuilt_session_keeps_aliases_and_bears_with_acknowledgements_of_the_former() {
+    let logs = || vec![start(inbox(), 0, 3), start(topic("a"), 0, 0), start(topic("b"), 0, 3)];
+    let mut former = Bench::new(logs());
+    former.session.leave(&topic("a"));
+    let mut effects = Vec::new();
+    let starts = logs().into_iter().rev().collect();
+    let session = Session::rebuild(&former.session, starts, &mut effects);
+    let aliases: Vec<_> = session.logs().map(|log| (log.0, log.1.clone())).collect();
+    assert_eq!(aliases, [(1, inbox()), (3, topic("b")), (4, topic("a"))]);
+    let mut bench = Bench::new(vec![]);
+    bench.session = session;
+    assert_eq!(bench.ack(1, 3), []);
+    assert_eq!(bench.skip(3, 1), []);
+    assert_eq!(bench.ack(2, 1), [], "left in the former");
+    bench.interest(1, 3);
+    let page = page_of(run(1, 3), 3, false);
+    assert_eq!(bench.page(1, page), [Seen::Deliver(1, vec![1, 2, 3])]);
+    assert_eq!(bench.ack(1, 3), [Seen::Save(1, 3, 0, vec![])]);
+    assert_eq!(bench.ack(9, 1), [Seen::Close(Code::AckAhead)], "never given");
 }

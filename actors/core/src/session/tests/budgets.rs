@@ -98,7 +98,10 @@ fn topics_are_read_in_turn() {
         };
         order.push(log);
         let at = u64::div_ceil(offset, 3);
-        assert_eq!(bench.page(log, page_of(big(at, at, 750), 100, true))[0], Seen::Deliver(log, vec![at]));
+        assert_eq!(
+            bench.page(log, page_of(big(at, at, 750), 100, true))[0],
+            Seen::Deliver(log, vec![at])
+        );
         seen = bench.ack(log, at);
     }
     assert_eq!(order, [1, 2, 3, 1, 2, 3]);

@@ -65,11 +65,7 @@ fn expired_recalled_and_control_entries_are_passed_silently() {
     let seen = bench.hint(1, entries);
     assert_eq!(
         seen,
-        [
-            Seen::Control("+a".into()),
-            Seen::Deliver(1, vec![9]),
-            Seen::Save(1, 8, 1, settled)
-        ]
+        [Seen::Control("+a".into()), Seen::Deliver(1, vec![9]), Seen::Save(1, 8, 1, settled)]
     );
 }
 

@@ -155,10 +155,7 @@ fn a_suspect_is_sent_alone_and_so_are_the_next_ones() {
         assert_eq!(bench.page(1, page), [Seen::Deliver(1, vec![offset])]);
         let entries = if offset == 8 { 8 } else { 1 };
         let seen = bench.ack(1, offset);
-        assert_eq!(
-            seen,
-            [Seen::Save(1, offset, 0, vec![]), Seen::Read(1, offset, entries, 1000)]
-        );
+        assert_eq!(seen, [Seen::Save(1, offset, 0, vec![]), Seen::Read(1, offset, entries, 1000)]);
     }
 }
 

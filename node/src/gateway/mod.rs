@@ -1,0 +1,208 @@
+//! The terminals' door: accepts connections, speaks TLS if the config says so, upgrades them to
+//! WebSocket and hands them over as links. Accepting is paced and every phase has a time-out, so
+//! that a storm of reconnecting terminals costs neither the links that stand nor the pushes.
+
+mod addresses;
+mod pace;
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clarion_actors::{LinkIo, System};
+use clarion_config::{Config, TerminalsConfig};
+use clarion_protocol::terminal::{SUBPROTOCOL_JSON, TERMINAL_FRAME_BYTES_MAX};
+use clarion_protocol::{Code, Problem};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::http::tls::server_config;
+
+use addresses::{Addresses, Place};
+use pace::Pace;
+
+/// Where links are opened.
+pub const LINK_PATH: &str = "/v1/link";
+
+type LinkFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Accepts links until `shutdown` resolves. Links that stand go on: the system ends them.
+///
+/// # Errors
+/// The TLS files of the config cannot be used.
+pub async fn serve(
+    system: System,
+    config: Arc<Config>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let (cert, key) = (&config.terminals.tls_cert_file, &config.terminals.tls_key_file);
+    let tls = server_config(cert.as_deref(), key.as_deref(), &["http/1.1"])
+        .map_err(std::io::Error::other)?
+        .map(TlsAcceptor::from);
+    let door = Arc::new(Door {
+        addresses: Addresses::new(config.terminals.links_per_ip_max),
+        handshakes: Arc::new(Semaphore::new(config.terminals.handshakes_max)),
+        system,
+        config,
+        tls,
+    });
+    let mut pace = Pace::new(door.config.terminals.accepts_per_s_max);
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        pace.wait().await;
+        // A place first: while all are taken the kernel's backlog holds the rest.
+        let place = tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            place = Arc::clone(&door.handshakes).acquire_owned() => place,
+        };
+        let Ok(place) = place else { return Ok(()) };
+        let accepted = tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly: pausing lets some be freed.
+                tracing::warn!(%error, "a connection was not accepted");
+                metrics::counter!("clarion_accept_errors_total").increment(1);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let door = Arc::clone(&door);
+        crate::task::spawn(async move {
+            // Boxed, so that the memory of the handshake is gone while the link lives.
+            let link = Box::pin(door.open(stream, peer)).await;
+            drop((place, door));
+            if let Some(link) = link {
+                link.await;
+            }
+        });
+    }
+}
+
+struct Door {
+    system: System,
+    config: Arc<Config>,
+    tls: Option<TlsAcceptor>,
+    addresses: Arc<Addresses>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Door {
+    async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<LinkFuture> {
+        let terminals = &self.config.terminals;
+        tune(&stream, terminals);
+        let place = self.addresses.enter(peer.ip());
+        let full = place.is_none() || self.system.link_count() >= terminals.links_max;
+        let refusal = full.then_some(Code::LinkLimit);
+        let patience = Duration::from_millis(terminals.handshake_timeout_ms);
+        let handshake = async {
+            match &self.tls {
+                Some(tls) => {
+                    let stream = tls.accept(stream).await.map_err(|_| "tls")?;
+                    self.upgrade(stream, peer, place, refusal).await
+                }
+                None => self.upgrade(stream, peer, place, refusal).await,
+            }
+        };
+        let outcome = match tokio::time::timeout(patience, handshake).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err("timeout"),
+        };
+        let label = outcome.as_ref().err().copied().unwrap_or("ok");
+        metrics::counter!("clarion_handshakes_total", "outcome" => label).increment(1);
+        outcome.ok()
+    }
+
+    async fn upgrade<S>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        place: Option<Place>,
+        refusal: Option<Code>,
+    ) -> Result<LinkFuture, &'static str>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let config = socket_config(&self.config.terminals);
+        let check = |request: &Request, response: Response| match refusal {
+            Some(code) => Err(refuse(code, None)),
+            None => accept(request, response),
+        };
+        let socket = accept_hdr_async_with_config(LinkIo::new(stream), check, Some(config))
+            .await
+            .map_err(|_| "refused")?;
+        let link = self.system.serve_link(socket, peer.ip());
+        Ok(Box::pin(async move {
+            let _place = place;
+            link.await;
+        }))
+    }
+}
+
+/// The settings of the WebSocket layer; the node's tests run the Autobahn cases against them.
+#[must_use]
+pub fn socket_config(terminals: &TerminalsConfig) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(terminals.read_buffer_bytes)
+        .write_buffer_size(terminals.write_buffer_bytes)
+        .max_write_buffer_size(terminals.write_buffer_bytes + 64 * 1024)
+        .max_message_size(Some(TERMINAL_FRAME_BYTES_MAX))
+        .max_frame_size(Some(TERMINAL_FRAME_BYTES_MAX))
+}
+
+fn tune(stream: &TcpStream, terminals: &TerminalsConfig) {
+    // None of these is worth refusing a link for.
+    let _ = stream.set_nodelay(true);
+    if terminals.send_buffer_bytes > 0 {
+        let socket = socket2::SockRef::from(stream);
+        let _ = socket.set_send_buffer_size(terminals.send_buffer_bytes);
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "the library's own type")]
+fn accept(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    if request.uri().path() != LINK_PATH {
+        return Err(refuse(Code::NotFound, Some(format!("links are opened at {LINK_PATH}"))));
+    }
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    if !offered.any(|protocol| protocol.trim() == SUBPROTOCOL_JSON) {
+        return Err(refuse(Code::SubprotocolMissing, None));
+    }
+    let protocol = HeaderValue::from_static(SUBPROTOCOL_JSON);
+    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    Ok(response)
+}
+
+/// Refuses an upgrade with a problem document, and when it is for now with a jittered delay.
+fn refuse(code: Code, detail: Option<String>) -> ErrorResponse {
+    let mut problem = Problem::new(code, detail);
+    let delay_s = code.retryable().then(|| fastrand::u32(1..=10));
+    problem.retry_after_s = delay_s;
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let mut response = ErrorResponse::new(None);
+    *response.status_mut() =
+        StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/problem+json");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(delay_s) = delay_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(delay_s));
+    }
+    *response.body_mut() = Some(body);
+    response
+}

@@ -1,0 +1,7 @@
+//! The one place of this crate that starts plain tasks.
+
+/// Runs `work` beside the caller. Its panic ends only itself.
+#[allow(clippy::disallowed_methods, reason = "the one place that may")]
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(work));
+}
