@@ -30,7 +30,7 @@ mod ws;
 
 const EXAMPLES: &str = "\
 Examples:
-  clarion bench idle --terminals 15000
+  clarion bench idle --links 15000
   clarion bench latency --rate 2000 --seconds 20
   clarion bench all --out node/BENCHMARKS.md
   clarion bench push --running --pid $(pidof clarion) --server http://127.0.0.1:8080

@@ -1,11 +1,13 @@
 //! Which node a command talks to, and with which credentials.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use clarion_protocol::ProductId;
 use clarion_protocol::http::TokenRequest;
-use clarion_sdk::backend::BuildError;
+use clarion_sdk::backend::{BuildError, RequestTuning};
+use clarion_sdk::transport::Tcp;
 use clarion_sdk::{Admin, Backend, PushError};
 
 use super::credentials::{Credentials, ProductKeys};
@@ -17,6 +19,9 @@ pub(crate) const SERVER_DEFAULT: &str = "http://127.0.0.1:8080";
 pub(crate) const TERMINALS_DEFAULT: &str = "ws://127.0.0.1:8081";
 /// Where clients look for credentials unless told otherwise.
 pub(crate) const CREDENTIALS_DEFAULT: &str = "clarion-data/dev";
+
+/// How long a command tries to reach a node or to be let in.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Options of every command that talks to a node.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +35,8 @@ pub(crate) struct ConnectionOptions {
     server: String,
     /// Where terminals connect
     #[arg(
-        long, global = true, value_name = "URL", env = "CLARION_TERMINALS",
+        id = "terminals_url", long = "terminals", global = true, value_name = "URL",
+        env = "CLARION_TERMINALS",
         default_value = TERMINALS_DEFAULT, hide_env_values = true
     )]
     terminals: String,
@@ -113,7 +119,9 @@ impl Connection {
                 ))
             })?,
         };
-        Admin::new(&self.server, &token).map_err(not_built)
+        let tcp = Tcp::new().map_err(|error| Failure::local("TLS", error))?;
+        let tuning = tuned(RequestTuning::default());
+        Admin::with(&self.server, &token, &tcp, tuning).map_err(not_built)
     }
 
     /// A back-end of the product, with its key from the environment or the credentials.
@@ -133,7 +141,10 @@ impl Connection {
                     (keys.api_key.to_string(), keys.api_secret)
                 }
             };
-        Backend::builder(&self.server, product.as_str(), &key, &secret).build().map_err(not_built)
+        Backend::builder(&self.server, product.as_str(), &key, &secret)
+            .tuning(|tuning| *tuning = tuned(tuning.clone()))
+            .build()
+            .map_err(not_built)
     }
 
     /// A back-end with the given keys.
@@ -161,6 +172,12 @@ impl Connection {
     ) -> Result<String, Failure> {
         Ok(self.admin()?.mint_token(product, request).await?.token)
     }
+}
+
+/// A person waits: the node is given up sooner than a back-end would.
+fn tuned(mut tuning: RequestTuning) -> RequestTuning {
+    tuning.deadline = DEADLINE;
+    tuning
 }
 
 fn not_built(error: BuildError) -> Failure {

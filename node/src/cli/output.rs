@@ -38,9 +38,11 @@ impl Output {
         }
     }
 
-    /// Says on stderr what happens meanwhile; scripts that ask for JSON are spared.
+    /// Says on stderr what happens meanwhile.
     pub(crate) fn note(self, text: &str) {
-        if !self.json {
+        if self.json {
+            to_stderr(&format!("{}\n", json!({"note": text})));
+        } else {
             to_stderr(&format!("{text}\n"));
         }
     }

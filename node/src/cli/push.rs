@@ -36,6 +36,11 @@ pub(crate) struct Arguments {
     audience: Audience,
     #[command(flatten)]
     payload: Payload,
+    /// The content type of the file
+    #[arg(
+        long, requires = "file", default_value = "application/octet-stream", value_name = "TYPE"
+    )]
+    content_type: String,
     /// How long it may wait for terminals that are away: a number with s, m, h or d; 0s reaches
     /// only those online now. 3 days if it is not given
     #[arg(long, value_parser = duration)]
@@ -78,17 +83,11 @@ struct Payload {
     /// Say the bytes of a file
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The content type of the file
-    #[arg(
-        long, requires = "file", default_value = "application/octet-stream", value_name = "TYPE",
-        group = "file-type"
-    )]
-    content_type: String,
 }
 
 pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let connection = Connection::find(&arguments.connection)?;
-    let mut push = arguments.payload.said_to(arguments.audience.addressed())?;
+    let mut push = arguments.payload.said_to(arguments.audience.addressed(), &arguments.content_type)?;
     if let Some(ttl) = arguments.ttl {
         push = push.ttl(ttl.as_secs());
     }
@@ -142,7 +141,7 @@ impl Audience {
 }
 
 impl Payload {
-    fn said_to(self, to: Addressed) -> Result<Push, Failure> {
+    fn said_to(self, to: Addressed, content_type: &str) -> Result<Push, Failure> {
         if let Some(text) = self.text {
             return Ok(to.json(&text)?);
         }
@@ -156,6 +155,6 @@ impl Payload {
         let file = self.file.unwrap_or_default();
         let data = std::fs::read(&file)
             .map_err(|error| Failure::local(format!("cannot read {}", file.display()), error))?;
-        Ok(to.bytes(&self.content_type, &data)?)
+        Ok(to.bytes(content_type, &data)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use clarion_protocol::http::TerminalInfo;
-use clarion_protocol::{ProductId, TerminalId, UserId};
+use clarion_protocol::{Offset, ProductId, TerminalId, UserId};
 
 use super::connection::{Connection, ConnectionOptions};
 use super::exit::Failure;
@@ -115,7 +115,11 @@ fn shown(info: &TerminalInfo) -> String {
         table.row([
             cursor.log.to_string(),
             cursor.offset.to_string(),
-            time(cursor.offset.time_ms()),
+            if cursor.offset == Offset::ZERO {
+                "-".to_owned()
+            } else {
+                time(cursor.offset.time_ms())
+            },
             cursor.epoch.to_string(),
         ]);
     }

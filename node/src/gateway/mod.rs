@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clarion_actors::{LinkIo, System};
 use clarion_config::{Config, TerminalsConfig};
-use clarion_protocol::terminal::{SUBPROTOCOL_JSON, TERMINAL_FRAME_BYTES_MAX};
+use clarion_protocol::terminal::{LINK_PATH, SUBPROTOCOL_JSON, TERMINAL_FRAME_BYTES_MAX};
 use clarion_protocol::{Code, Problem};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,9 +27,6 @@ use crate::http::tls::server_config;
 
 use addresses::{Addresses, Place};
 use pace::Pace;
-
-/// Where links are opened.
-pub const LINK_PATH: &str = "/v1/link";
 
 type LinkFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 

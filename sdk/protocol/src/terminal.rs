@@ -19,6 +19,9 @@ use crate::ids::{Epoch, LogName, MessageId, Offset, ProductId, TopicName};
 /// The sub-protocol offered in `Sec-WebSocket-Protocol`.
 pub const SUBPROTOCOL_JSON: &str = "clarion.v1.json";
 
+/// The path at which a node's links are opened.
+pub const LINK_PATH: &str = "/v1/link";
+
 /// The largest frame that a terminal may send, in bytes. A token and 64 topics fit.
 pub const TERMINAL_FRAME_BYTES_MAX: usize = 16 * 1024;
 

@@ -38,7 +38,7 @@ use url::Url;
 
 use crate::backoff::Backoff;
 use crate::cursors::{CursorError, CursorStore, Snapshot};
-use crate::transport::{CertificateError, Connector, Tcp, UrlError, websocket_url};
+use crate::transport::{CertificateError, Connector, Tcp, UrlError, link_url};
 
 pub use event::{Closed, Event, Gap, Message, Opened, Payload, Receipt, Why, commit_token};
 pub use shared::Events;
@@ -265,7 +265,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub async fn connect(self) -> Result<(TerminalHandle, Events), StartError> {
-        let url = websocket_url(&self.url)?;
+        let url = link_url(&self.url)?;
         let product = ProductId::new(&self.product).map_err(StartError::Product)?;
         let topics = self
             .topics

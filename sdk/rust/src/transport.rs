@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+use clarion_protocol::terminal::LINK_PATH;
 use url::{Host, Url};
 
 /// A byte stream.
@@ -174,6 +175,15 @@ pub(crate) fn websocket_url(text: &str) -> Result<Url, UrlError> {
     with_scheme(text, ("ws", "wss"), "ws, wss, http or https")
 }
 
+/// Where a node's links are opened: a URL without a path stands for the one of the protocol.
+pub(crate) fn link_url(text: &str) -> Result<Url, UrlError> {
+    let mut url = websocket_url(text)?;
+    if url.path() == "/" {
+        url.set_path(LINK_PATH);
+    }
+    Ok(url)
+}
+
 /// An HTTP URL; `ws` and `wss` are taken for `http` and `https`.
 pub(crate) fn http_url(text: &str) -> Result<Url, UrlError> {
     with_scheme(text, ("http", "https"), "http or https")
@@ -206,6 +216,12 @@ mod tests {
         assert_eq!(http_url("ws://127.0.0.1:1/").unwrap().as_str(), "http://127.0.0.1:1/");
         assert_eq!(http_url("ftp://a/"), Err(UrlError::Scheme("http or https")));
         assert!(matches!(websocket_url("nonsense"), Err(UrlError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_link_url_without_a_path_gets_the_one_of_the_protocol() {
+        assert_eq!(link_url("ws://a.example").unwrap().as_str(), "ws://a.example/v1/link");
+        assert_eq!(link_url("ws://a.example/via/proxy").unwrap().path(), "/via/proxy");
     }
 
     #[test]

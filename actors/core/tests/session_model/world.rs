@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clarion_core::entry::{Batch, Body, Control, Entry, Page, Settled};
+use clarion_core::entry::{Batch, Body, Control, Entry, Page};
 use clarion_core::log::LogKey;
 use clarion_core::session::{Effect, Event, Session, SessionLimits, StartLog};
-use clarion_protocol::milestone::Milestone;
-use clarion_protocol::terminal::{GapReason, LogAlias};
-use clarion_protocol::{Code, Epoch, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
+use clarion_protocol::terminal::LogAlias;
+use clarion_protocol::{Epoch, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
 
 pub(crate) const LIMITS: SessionLimits = SessionLimits {
     window_entries: 4,

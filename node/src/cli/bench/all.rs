@@ -49,13 +49,13 @@ fn parse<T: Args>(arguments: &str) -> Result<T, Failure> {
 fn arguments(quick: bool) -> [(&'static str, &'static str); 7] {
     if quick {
         [
-            ("idle", "--terminals 200 --seconds 2 --messages 3"),
-            ("fanout", "--terminals 200 --paced 3 --burst 20"),
+            ("idle", "--links 200 --seconds 2 --messages 3"),
+            ("fanout", "--links 200 --paced 3 --burst 20"),
             ("push", "--callers 8 --seconds 1"),
-            ("latency", "--terminals 100 --rate 200 --seconds 2"),
-            ("ws", "--terminals 100 --messages 500 --in-flight 64"),
-            ("connect", "--terminals 200 --rounds 1"),
-            ("resume", "--terminals 100 --waiting 5"),
+            ("latency", "--links 100 --rate 200 --seconds 2"),
+            ("ws", "--links 100 --messages 500 --in-flight 64"),
+            ("connect", "--links 200 --rounds 1"),
+            ("resume", "--links 100 --waiting 5"),
         ]
     } else {
         [

@@ -15,7 +15,7 @@ use crate::cli::output::Output;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Terminals
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(super) terminals: u32,
     /// Terminals that connect at the same time
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]

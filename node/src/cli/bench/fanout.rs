@@ -18,7 +18,7 @@ use crate::cli::output::Output;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Terminals in the topic
-    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(super) terminals: u32,
     /// Messages pushed one at a time, each when the one before has reached everybody
     #[arg(long, default_value_t = 20)]

@@ -17,7 +17,7 @@ use crate::cli::output::Output;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Terminals, each with four logs: inbox, user, broadcast and one topic
-    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(super) terminals: u32,
     /// How long CPU is measured; two heartbeats of 30 s by default
     #[arg(long, default_value_t = 60)]

@@ -21,7 +21,7 @@ use crate::cli::output::Output;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Terminals
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(super) terminals: u32,
     /// Pushes a second, each to one terminal
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clarion_protocol::Offset;
 use clarion_protocol::http::TerminalKind;
 use clarion_protocol::terminal::{
-    LogAlias, NodeFrame, Open, SUBPROTOCOL_JSON, TerminalFrame,
+    LINK_PATH, LogAlias, NodeFrame, Open, SUBPROTOCOL_JSON, TerminalFrame,
 };
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde::Deserialize;
@@ -66,7 +66,8 @@ impl Raw {
 
     async fn connected(node: &str, index: u32, open: Open) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let mut request = node.into_client_request().map_err(|error| text(&error))?;
+        let url = format!("{}{LINK_PATH}", node.trim_end_matches('/'));
+        let mut request = url.into_client_request().map_err(|error| text(&error))?;
         request
             .headers_mut()
             .insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL_JSON));

@@ -19,7 +19,7 @@ use crate::cli::output::Output;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Terminals
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(super) terminals: u32,
     /// Messages that wait for each
     #[arg(long, default_value_t = 20)]

@@ -21,7 +21,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(super) connections: u32,
     /// Terminals
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(super) terminals: u32,
     /// Messages over each connection
     #[arg(long, default_value_t = 100_000)]
