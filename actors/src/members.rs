@@ -109,7 +109,10 @@ impl Members {
             deadline_ms: now_ms + CONTROL_PATIENCE_MS,
         };
         let appended = match self.router.owner(&log).await {
-            Some(owner) => owner.append(entry).await.is_ok_and(|result| result.is_ok()),
+            Some(owner) => match owner.append(entry) {
+                Some(answer) => answer.await.is_ok_and(|result| result.is_ok()),
+                None => false,
+            },
             None => false,
         };
         if !appended {

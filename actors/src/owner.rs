@@ -31,12 +31,15 @@ pub(crate) struct OwnerHandle {
 }
 
 impl OwnerHandle {
-    /// Appends durably. `Unknown` when the owner went away: ask again as I2 says.
-    pub(crate) fn append(&self, entry: NewEntry) -> oneshot::Receiver<StoreResult<Appended>> {
+    /// Appends durably. `None`: the owner does not run, nothing happened. An answer that fails
+    /// means that it went away meanwhile: ask again as I2 says.
+    pub(crate) fn append(
+        &self,
+        entry: NewEntry,
+    ) -> Option<oneshot::Receiver<StoreResult<Appended>>> {
         let (reply, answer) = oneshot::channel();
-        // A refused cast drops the reply, which the caller sees as `Unknown`.
-        let _ = self.slot.cast(OwnerMessage::Append(Box::new(AppendRequest { entry, reply })));
-        answer
+        self.slot.cast(OwnerMessage::Append(Box::new(AppendRequest { entry, reply }))).ok()?;
+        Some(answer)
     }
 
     /// Sends an entry with ttl 0 to whoever is online: at most once.
@@ -282,7 +285,8 @@ async fn append_batch(
 ) {
     let mut hints = Hints::default();
     while !requests.is_empty() {
-        let not_after_ms = store.time_ms() + attempt_ms;
+        let started_ms = store.time_ms();
+        let not_after_ms = started_ms + attempt_ms;
         let appends = requests.iter().map(|request| attempt(&request.entry, not_after_ms)).collect();
         let patience = Duration::from_millis(attempt_ms.saturating_mul(2));
         let results = match tokio::time::timeout(patience, store.append(appends)).await {
@@ -291,11 +295,12 @@ async fn append_batch(
         };
         let mut unresolved = Vec::new();
         for (mut request, result) in requests.into_iter().zip(results) {
-            let again = matches!(result, Err(StoreError::Unknown(_)))
+            let again = matches!(result, Err(StoreError::Unknown(_) | StoreError::TooLate))
                 && not_after_ms + attempt_ms <= request.entry.deadline_ms;
             if again {
-                let first = store.time_ms().saturating_sub(attempt_ms.saturating_mul(2));
-                request.entry.first_attempt_ms.get_or_insert(first);
+                if !matches!(result, Err(StoreError::TooLate)) {
+                    request.entry.first_attempt_ms.get_or_insert(started_ms);
+                }
                 unresolved.push(request);
                 continue;
             }

@@ -286,7 +286,13 @@ impl Pushes {
     }
 
     async fn send(&self, entry: &NewEntry) -> Option<oneshot::Receiver<StoreResult<Appended>>> {
-        Some(self.router.owner(&entry.log).await?.append(entry.clone()))
+        // A virtual owner may just have stopped because it was idle: the second time it is started.
+        for _ in 0..2 {
+            if let Some(answer) = self.router.owner(&entry.log).await?.append(entry.clone()) {
+                return Some(answer);
+            }
+        }
+        None
     }
 
     /// Waits for an append; repeats it as I2 says when its owner went away, and gives a full inbox

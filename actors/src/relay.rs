@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::link::inbox::{Item, LinkInbox, SessionEvent};
 use crate::nodes::THIS_NODE;
+use crate::link_shard::uptime_s;
 use crate::owner::head_read;
 use crate::router::Router;
 use crate::supervisor::Slot;
@@ -28,6 +29,11 @@ use crate::{fault, task};
 /// Sessions that are offered a batch before others on the same thread get a turn: what a private
 /// message waits for at most while a broadcast goes out.
 const FAN_OUT_SLICE: usize = 256;
+/// Logs of one relay whose latest entries are kept in memory, for how long after the last hint in
+/// seconds, and the payload bytes that one of them may keep: 64 MiB in all.
+const RINGS_MAX: usize = 256;
+const RING_KEPT_S: u32 = 60;
+const RING_BYTES_MAX: usize = 256 * 1024;
 /// Logs whose heads are checked in one read.
 const HEAD_CHECK_SLICE: usize = 256;
 
@@ -202,6 +208,8 @@ pub(crate) struct RelayState {
     logs: HashMap<Arc<LogKey>, Readers>,
     /// Logs that the head check has yet to visit in this round.
     unchecked: Vec<Arc<LogKey>>,
+    /// Logs whose ring holds something, with the second of their last hint. At most [`RINGS_MAX`].
+    ringed: HashMap<Arc<LogKey>, u32>,
 }
 
 /// The sessions of one log. Most logs are inboxes and have one.
@@ -231,7 +239,12 @@ impl Actor for Relay {
         let tick = Duration::from_millis((arguments.head_check_ms / 16).max(50));
         drop(myself.send_interval(tick, || RelayMessage::CheckHeads));
         drop(myself.send_interval(Duration::from_secs(1), || RelayMessage::Tidy));
-        Ok(RelayState { arguments, logs: HashMap::new(), unchecked: Vec::new() })
+        Ok(RelayState {
+            arguments,
+            logs: HashMap::new(),
+            unchecked: Vec::new(),
+            ringed: HashMap::new(),
+        })
     }
 
     async fn handle(
@@ -305,7 +318,7 @@ impl RelayState {
 
     fn deregister(&mut self, log: &Arc<LogKey>, subscriber: &Subscriber) {
         let Some(readers) = self.logs.get_mut(log) else { return };
-        if readers.remove(subscriber) {
+        if readers.remove(subscriber, log) {
             self.logs.remove(log);
             if let Some(router) = self.arguments.router.upgrade() {
                 router.no_interest(Arc::clone(log), THIS_NODE);
@@ -323,8 +336,10 @@ impl RelayState {
                 subscriber.inbox.offer(subscriber.session, subscriber.alias, &batch, ephemeral);
             }
             Readers::Many(wide) => {
-                if !ephemeral {
+                let kept = self.ringed.len() < RINGS_MAX || self.ringed.contains_key(&batch.log);
+                if !ephemeral && kept {
                     wide.ring.push(&batch);
+                    self.ringed.insert(Arc::clone(&batch.log), uptime_s());
                 }
                 let mut gone = Vec::new();
                 for (count, to) in wide.subscribers.iter().enumerate() {
@@ -335,8 +350,9 @@ impl RelayState {
                         tokio::task::yield_now().await;
                     }
                 }
+                let log = Arc::clone(&batch.log);
                 for subscriber in gone {
-                    wide.subscribers.remove(&subscriber);
+                    self.deregister(&log, &subscriber);
                 }
             }
         }
@@ -429,12 +445,16 @@ impl RelayState {
     }
 
     fn tidy(&mut self) {
-        let mut written = Vec::new();
-        for readers in self.logs.values_mut() {
-            if let Readers::Many(wide) = readers {
-                wide.ring.take_written(&mut written);
+        let (mut written, now_s) = (Vec::new(), uptime_s());
+        self.ringed.retain(|log, last_s| {
+            let Some(Readers::Many(wide)) = self.logs.get_mut(log) else { return false };
+            wide.ring.take_written(&mut written);
+            let fresh = now_s.saturating_sub(*last_s) < RING_KEPT_S;
+            if !fresh {
+                wide.ring.clear();
             }
-        }
+            fresh
+        });
         if !written.is_empty() {
             let store = Arc::clone(&self.arguments.store);
             drop(task::spawn(async move { drop(store.count_delivered(written).await) }));
@@ -498,14 +518,20 @@ impl Readers {
         }
     }
 
-    /// Whether nobody is left.
-    fn remove(&mut self, gone: &Subscriber) -> bool {
+    /// Whether nobody is left. An inbox that is down to one reader costs as little as before.
+    fn remove(&mut self, gone: &Subscriber, log: &LogKey) -> bool {
         match self {
             Self::One { subscriber, .. } => subscriber == gone,
             Self::Many(wide) => {
                 wide.subscribers.remove(gone);
                 if wide.subscribers.capacity() > 8 * wide.subscribers.len().max(16) {
                     wide.subscribers.shrink_to_fit();
+                }
+                if let (false, 1) = (log.kind.is_wide(), wide.subscribers.len())
+                    && let Some(subscriber) = wide.subscribers.iter().next().cloned()
+                {
+                    *self = Self::One { subscriber, head: wide.head };
+                    return false;
                 }
                 wide.subscribers.is_empty()
             }
@@ -530,6 +556,7 @@ struct TailRing {
     epoch: Epoch,
     batches: VecDeque<Arc<Batch>>,
     entries: usize,
+    bytes: usize,
     entries_max: usize,
 }
 
@@ -540,17 +567,25 @@ impl TailRing {
             _ => true,
         };
         if !continues {
-            self.batches.clear();
-            self.entries = 0;
+            self.clear();
         }
         self.epoch = batch.epoch;
         self.entries += batch.entries.len();
+        self.bytes += payload_bytes(batch);
         self.batches.push_back(Arc::clone(batch));
-        while self.entries > self.entries_max.max(batch.entries.len()) {
+        while self.batches.len() > 1
+            && (self.entries > self.entries_max || self.bytes > RING_BYTES_MAX)
+        {
             if let Some(old) = self.batches.pop_front() {
                 self.entries -= old.entries.len();
+                self.bytes -= payload_bytes(&old);
             }
         }
+    }
+
+    fn clear(&mut self) {
+        self.batches = VecDeque::new();
+        (self.entries, self.bytes) = (0, 0);
     }
 
     /// The page, if everything behind `read.after` is here.
@@ -589,6 +624,10 @@ impl TailRing {
             }
         }
     }
+}
+
+fn payload_bytes(batch: &Batch) -> usize {
+    batch.entries.iter().map(|entry| entry.body.len()).sum()
 }
 
 /// Link ids are unique already.

@@ -710,6 +710,7 @@ fn link_limits(config: &Config) -> LinkLimits {
         generation_check_ms: session.generation_check_ms,
         crashes_max: session.crashes_max,
         crash_window_ms: session.crash_window_ms,
+        sessions_per_product_max: terminals.links_per_product_max,
     }
 }
 

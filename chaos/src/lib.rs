@@ -1,1 +1,14 @@
-//! Placeholder.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![doc = include_str!("../README.md")]
+
+pub mod binary;
+pub mod check;
+pub mod history;
+pub mod kill_loop;
+pub mod node_process;
+pub mod summary;
+pub mod workload;
+
+mod failure;
+
+pub use failure::Failure;

@@ -97,7 +97,8 @@ config! {
         send_buffer_bytes: usize = 65_536, Range(0, 64 * MIB);
         /// How long a write may wait for a terminal that does not read.
         flush_timeout_ms: u64 = 30_000, Range(100, HOUR_MS);
-        /// Frames a link may send in a second; twice as many in a burst.
+        /// Frames of a link that are read in a second, twice as many in a burst; a terminal that
+        /// sends more is read no faster.
         frames_per_s_max: u32 = 200, Range(1, 1_000_000);
         /// Sessions that share one link.
         sessions_per_link_max: u32 = 8, Range(1, 1024);
@@ -152,7 +153,7 @@ config! {
         /// How long a request may take, its body included.
         request_timeout_ms: u64 = 30_000, Range(100, HOUR_MS);
         /// How long an append to a log may take before its outcome counts as unknown.
-        append_timeout_ms: u64 = 5000, Range(10, 10 * MINUTE_MS);
+        append_timeout_ms: u64 = 1000, Range(10, 10 * MINUTE_MS);
         /// How far the timestamp of a signature may be off.
         oauth_window_s: u64 = 300, Range(1, 86_400);
         /// Nonces remembered against replay; when it is full, signed requests are refused for a

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod docs;
 mod health;
+mod kept;
 pub mod keys;
 mod measures;
 mod openapi;

@@ -43,9 +43,8 @@ async fn each_refusal_of_a_signature_has_its_own_code() {
     let key = node.demo().await;
     let other = node.product(json!({ "product": "other" })).await;
     let path = key.messages();
-    let push = |signature: &str| {
-        Request::new("POST", &path).header("authorization", signature).json(PUSH)
-    };
+    let push =
+        |signature: &str| Request::new("POST", &path).header("authorization", signature).json(PUSH);
     let good = || node.signature(&key, "POST", &path, Some(PUSH));
 
     let tampered = push(&good()).body(&PUSH.replace("world", "wOrld"));
@@ -130,9 +129,7 @@ async fn a_sha_1_body_hash_is_accepted_unless_the_product_forbids_it() {
     let lax = node.demo().await;
     let strict = json!({ "product": "strict", "allow_sha1_body_hash": false });
     let strict = node.product(strict).await;
-    for (key, expected) in
-        [(&lax, Code::InvalidField), (&strict, Code::BodyHashMethodForbidden)]
-    {
+    for (key, expected) in [(&lax, Code::InvalidField), (&strict, Code::BodyHashMethodForbidden)] {
         let signature = sign_with_body_hash(&node, key, SHA1);
         let request = Request::new("POST", &key.messages());
         let request = request.header("authorization", &signature).json(BODY);
@@ -445,6 +442,29 @@ async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
     node.stopped().await;
 }
 
+/// A client that gives up gets its answer from the same key at once, not when the claim runs out.
+#[tokio::test]
+async fn a_push_goes_on_when_its_client_goes_away() {
+    let node = Node::start().await;
+    let key = node.demo().await;
+    let body = r#"{"audience":{"terminals":["t1"]},"payload":1,"idempotency_key":"k"}"#;
+    node.store.set_append_fault(AppendFault::Hang);
+    let mut impatient = node.connect().await;
+    impatient.write(&node.push(&key, body)).await;
+    wait_for_append(&node).await;
+    node.send(node.push(&key, body)).await.refuses(Code::IdempotencyInProgress);
+    drop(impatient);
+    node.store.set_append_fault(AppendFault::None);
+    loop {
+        let reply = node.send(node.push(&key, body)).await;
+        if reply.status == 202 {
+            assert_eq!(reply.json()["replayed"], true, "stored once: {reply:?}");
+            break;
+        }
+        reply.refuses(Code::IdempotencyInProgress);
+    }
+}
+
 /// Waits until the push to `t1` has reached the store.
 async fn wait_for_append(node: &Node) {
     use clarion_core::LogKey;
@@ -452,8 +472,7 @@ async fn wait_for_append(node: &Node) {
     use clarion_storage::{Read, Store as _};
     let log = LogKey::terminal(&ProductId::new("demo").unwrap(), &TerminalId::new("t1").unwrap());
     loop {
-        let read =
-            Read { log: log.clone(), after: Offset::ZERO, entries_max: 1, bytes_max: 1024 };
+        let read = Read { log: log.clone(), after: Offset::ZERO, entries_max: 1, bytes_max: 1024 };
         if !node.store.read(vec![read]).await[0].as_ref().unwrap().entries.is_empty() {
             return;
         }

@@ -292,12 +292,11 @@ async fn a_drain_tells_connections_to_go_and_confirms_what_is_in_flight() {
         tokio::task::yield_now().await;
     }
     node.shut_down();
-    let PushNodeFrame::Goaway { after_ms } = next(&mut socket).await else {
-        panic!("no goaway")
-    };
+    let PushNodeFrame::Goaway { after_ms } = next(&mut socket).await else { panic!("no goaway") };
     assert!(after_ms <= 1000, "jittered within half of the drain time-out");
     node.store.set_append_fault(AppendFault::None);
     assert!(confirmations(&mut socket, 1).await.0[0].accepted.is_some());
     assert_eq!(close_code(&mut socket).await, Code::GoingAway.number());
+    drop(socket);
     node.stopped().await;
 }

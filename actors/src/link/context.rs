@@ -1,7 +1,7 @@
 //! What every link of a node shares, and the work that links leave to tasks.
 
-use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use clarion_core::LogKey;
 use clarion_core::session::SessionLimits;
@@ -32,6 +32,8 @@ pub(crate) struct LinkLimits {
     pub(crate) generation_check_ms: u64,
     pub(crate) crashes_max: u32,
     pub(crate) crash_window_ms: u64,
+    /// Sessions of one product on this node; 0 for no limit.
+    pub(crate) sessions_per_product_max: usize,
 }
 
 /// Shared by all links of a node.
@@ -44,6 +46,27 @@ pub(crate) struct LinkContext {
     pub(crate) session_limits: SessionLimits,
     /// One name for each wide log, so that thousands of sessions share it.
     names: RwLock<HashSet<Arc<LogKey>>>,
+    /// Sessions by product; empty without a limit.
+    places: Arc<Mutex<HashMap<ProductId, usize>>>,
+}
+
+/// A session's place among those of its product, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    product: ProductId,
+    places: Arc<Mutex<HashMap<ProductId, usize>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = places.get_mut(&self.product) {
+            *count -= 1;
+            if *count == 0 {
+                places.remove(&self.product);
+            }
+        }
+    }
 }
 
 impl LinkContext {
@@ -55,8 +78,24 @@ impl LinkContext {
         limits: LinkLimits,
         session_limits: SessionLimits,
     ) -> Self {
-        let names = RwLock::default();
-        Self { node, store, relays, products, limits, session_limits, names }
+        let (names, places) = (RwLock::default(), Arc::default());
+        Self { node, store, relays, products, limits, session_limits, names, places }
+    }
+
+    /// A place among the sessions of a product; `Err` if it has as many as it may.
+    fn place(&self, product: &ProductId) -> Result<Option<Box<Place>>, Refused> {
+        let max = self.limits.sessions_per_product_max;
+        if max == 0 {
+            return Ok(None);
+        }
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = places.entry(product.clone()).or_default();
+        if *count >= max {
+            return Err(Refused::new(Code::LinkLimit));
+        }
+        *count += 1;
+        drop(places);
+        Ok(Some(Box::new(Place { product: product.clone(), places: Arc::clone(&self.places) })))
     }
 
     /// The shared name of a log.
@@ -144,7 +183,8 @@ impl LinkContext {
                 refused.extend(
                     opened.refused.iter().map(|(topic, banned)| (topic.clone(), code(*banned))),
                 );
-                Ok(Box::new(Grant { identity, opened, refused }))
+                let place = self.place(&identity.product)?;
+                Ok(Box::new(Grant { identity, opened, refused, place }))
             }
             _ => Err(Refused::new(Code::StoreAway)),
         }

@@ -12,7 +12,7 @@ use clarion_protocol::terminal::{Cursor, LogAlias, LogPosition, NodeFrame, Opene
 use clarion_protocol::{Code, Epoch, LogName, Offset, TopicName};
 use clarion_storage::{CursorSave, OpenedLog, Read};
 
-use super::context::LinkContext;
+use super::context::{LinkContext, Place};
 use super::encode;
 use super::inbox::{Grant, LinkInbox};
 use crate::fault;
@@ -54,21 +54,27 @@ pub(super) struct Host {
     heartbeat_saved_ms: u64,
     /// Cursors that the terminal sent with `subscribe` requests that are on their way.
     own_cursors: Vec<(TopicName, Cursor)>,
+    _place: Option<Box<Place>>,
 }
 
 impl Host {
-    /// Begins a session: writes `opened`, registers its logs, then reads (I4).
+    /// Begins a session: writes `opened`, registers its logs, then reads (I4). `former` is
+    /// the one whose place it takes on its link.
     pub(super) fn begin(
         number: SessionNumber,
         grant: Grant,
         own: &[(LogName, Cursor)],
+        former: Option<&Self>,
         around: &mut Surroundings<'_>,
     ) -> (Self, Stepped) {
-        let Grant { identity, opened, refused } = grant;
+        let Grant { identity, opened, refused, place } = grant;
         let start = |log: OpenedLog| start_log(around.context, log, own);
         let logs: Vec<StartLog> = opened.logs.into_iter().map(start).collect();
         let mut effects = Vec::new();
-        let session = Session::new(logs, around.now_ms, &mut effects);
+        let session = match former {
+            Some(former) => Session::rebuild(&former.session, logs, &mut effects),
+            None => Session::new(logs, around.now_ms, &mut effects),
+        };
         let mut host = Self {
             number,
             session,
@@ -78,6 +84,7 @@ impl Host {
             verify_at_ms: around.now_ms + around.context.limits.generation_check_ms,
             heartbeat_saved_ms: opened.heartbeat_ms.unwrap_or(0),
             own_cursors: Vec::new(),
+            _place: place,
         };
         let frame = NodeFrame::Opened(Opened {
             s: number,

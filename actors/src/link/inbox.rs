@@ -17,6 +17,7 @@ use clarion_storage::{OpenedSession, StoreResult, SubscribeOutcome, UnsubscribeO
 use clarion_protocol::TopicName;
 use futures_util::task::AtomicWaker;
 
+use super::context::Place;
 use crate::tokens::Identity;
 
 /// What a link finds in its inbox.
@@ -57,6 +58,7 @@ pub(crate) struct Grant {
     pub(crate) identity: Arc<Identity>,
     pub(crate) opened: OpenedSession,
     pub(crate) refused: Vec<(TopicName, Code)>,
+    pub(crate) place: Option<Box<Place>>,
 }
 
 /// Why a session may not begin.

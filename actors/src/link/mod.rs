@@ -72,8 +72,8 @@ enum Stage {
     Opening(Vec<(LogName, Cursor)>),
     /// It delivers. Boxed: a link that waits for its first session does not pay for it.
     Live(Box<Host>),
-    /// It crashed, or its record changed: it is being opened again.
-    Reopening,
+    /// It crashed, or its record changed: it is being opened again in the place of this one.
+    Reopening(Box<Host>),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
@@ -179,28 +179,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
 
     /// Takes one frame of the terminal. `false`: there is none.
     fn poll_socket(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
+        let now_s = uptime_s();
+        if !self.within_rate(now_s) {
+            return false; // the shard's next sweep wakes it: see `set_deadline`
+        }
         let message = match Pin::new(&mut self.socket).poll_next(cx) {
             Poll::Ready(Some(Ok(message))) => message,
             Poll::Ready(Some(Err(error))) => {
-                self.ended.get_or_insert(match error {
-                    SocketError::Capacity(_) => Code::FrameTooLarge.as_str(),
-                    SocketError::Protocol(_) | SocketError::Utf8(_) => "websocket_violation",
-                    _ => "connection_lost",
-                });
+                self.socket_failed(&error, out);
                 return false;
             }
             Poll::Ready(None) => {
-                self.ended.get_or_insert("closed_by_terminal");
+                self.ended.get_or_insert(self.closing.map_or("closed_by_terminal", |(c, _)| c.as_str()));
                 return false;
             }
             Poll::Pending => return false,
         };
-        let now_s = uptime_s();
         self.inbox.heard(now_s);
-        if !self.within_rate(now_s) {
-            self.close_link(Code::FrameRateExceeded, out);
-            return true;
-        }
+        self.frames_left = self.frames_left.saturating_sub(1);
         match message {
             Message::Text(text) if self.closing.is_none() => match TerminalFrame::parse(&text) {
                 Ok(frame) => self.frame(frame, out),
@@ -218,14 +214,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         true
     }
 
+    /// The WebSocket layer gave up; what can still be said is said.
+    fn socket_failed(&mut self, error: &SocketError, out: &mut Vec<u8>) {
+        let reason = match (error, self.closing) {
+            (_, Some((code, _))) => code.as_str(),
+            (SocketError::Capacity(_), None) => {
+                self.close_link(Code::FrameTooLarge, out);
+                Code::FrameTooLarge.as_str()
+            }
+            (SocketError::Protocol(_) | SocketError::Utf8(_), None) => "websocket_violation",
+            _ => "connection_lost",
+        };
+        self.ended.get_or_insert(reason);
+    }
+
+    /// Whether another frame may be read now. A terminal that sends more than it may is not closed
+    /// but read more slowly: TCP holds it back.
     fn within_rate(&mut self, now_s: u32) -> bool {
         let rate = self.context.limits.frames_per_s_max;
         let refill = rate.saturating_mul(now_s.saturating_sub(self.frames_at_s));
         self.frames_left = self.frames_left.saturating_add(refill).min(rate.saturating_mul(2));
         self.frames_at_s = now_s;
-        let within = self.frames_left > 0;
-        self.frames_left = self.frames_left.saturating_sub(1);
-        within
+        self.frames_left > 0
     }
 
     fn refuse_frame(&mut self, detail: &str, out: &mut Vec<u8>) {
@@ -372,11 +382,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
     /// Builds a session again in place, from its cursors.
     fn reopen(&mut self, session: SessionNumber, out: &mut Vec<u8>) {
         let Some(at) = self.sessions.iter().position(|(number, _)| *number == session) else { return };
-        let Stage::Live(host) = &self.sessions[at].1 else { return };
-        let identity = Arc::clone(&host.identity);
-        host.deregister(&self.around(out));
-        self.sessions[at].1 = Stage::Reopening;
-        self.context.reopen(&self.inbox, session, identity);
+        let nothing = Stage::Opening(Vec::new());
+        match std::mem::replace(&mut self.sessions[at].1, nothing) {
+            Stage::Live(host) => {
+                let identity = Arc::clone(&host.identity);
+                host.deregister(&self.around(out));
+                self.sessions[at].1 = Stage::Reopening(host);
+                self.context.reopen(&self.inbox, session, identity);
+            }
+            other => self.sessions[at].1 = other,
+        }
     }
 
     fn answer(&mut self, session: SessionNumber, answer: Answer, out: &mut Vec<u8>) {
@@ -433,10 +448,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         out: &mut Vec<u8>,
     ) {
         let Some(at) = self.sessions.iter().position(|(number, _)| *number == session) else { return };
-        let own = match &mut self.sessions[at].1 {
-            Stage::Opening(own) => std::mem::take(own),
-            Stage::Reopening => Vec::new(),
-            Stage::Live(_) => return,
+        let (own, former) = match std::mem::replace(&mut self.sessions[at].1, Stage::Opening(Vec::new()))
+        {
+            Stage::Opening(own) => (own, None),
+            Stage::Reopening(former) => (Vec::new(), Some(former)),
+            live @ Stage::Live(_) => {
+                self.sessions[at].1 = live;
+                return;
+            }
         };
         let grant = match answer {
             Ok(grant) => *grant,
@@ -445,7 +464,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         if let Some(heartbeat_ms) = grant.opened.heartbeat_ms {
             self.start_heartbeat(heartbeat_ms);
         }
-        let (host, stepped) = Host::begin(session, grant, &own, &mut self.around(out));
+        let (host, stepped) = Host::begin(session, grant, &own, former.as_deref(), &mut self.around(out));
         self.sessions[at].1 = Stage::Live(Box::new(host));
         self.after(session, stepped, out);
     }
@@ -552,6 +571,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         }
         if self.stuck_since_ms > 0 {
             deadline_ms = deadline_ms.min(self.stuck_since_ms + limits.flush_timeout_ms);
+        }
+        if self.frames_left == 0 {
+            deadline_ms = 0;
         }
         if let Some((_, since_ms)) = self.closing {
             deadline_ms = deadline_ms.min(since_ms + CLOSE_PATIENCE_MS);

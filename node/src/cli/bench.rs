@@ -103,9 +103,21 @@ pub(crate) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         }
         tokio::select! {
             done = measure(bench, &common, output) => done,
-            _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+            () = told_to_stop() => Err(Failure::interrupted()),
         }
     })
+}
+
+/// Ctrl-C or SIGTERM: what the bench started is taken down then.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 async fn ignore_interrupts() {

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
+use super::kept::Keeper;
 use super::measures::Measures;
 
 /// Renders what `GET /metrics` answers with.
@@ -82,6 +83,7 @@ pub(super) struct Shared {
     pub(super) request_timeout: Duration,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) push_links: PushLinks,
+    pub(super) keeper: Keeper,
     pub(super) started: Instant,
 }
 
@@ -149,6 +151,10 @@ mod tests {
         assert!(links.enter(&b, 2).is_some(), "another product has its own places");
         drop(first);
         assert!(links.enter(&a, 2).is_some(), "a place was given back");
-        assert_eq!(links.counts.lock().unwrap().len(), 1, "products without a connection cost nothing");
+        assert_eq!(
+            links.counts.lock().unwrap().len(),
+            1,
+            "products without a connection cost nothing"
+        );
     }
 }

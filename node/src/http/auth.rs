@@ -131,7 +131,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn admin(expected: &AdminToken, given: Option<&str>) -> Result<(), Code> {
-    if given.is_some_and(|given| expected.is(given)) { Ok(()) } else { Err(Code::AdminTokenInvalid) }
+    if given.is_some_and(|given| expected.is(given)) {
+        Ok(())
+    } else {
+        Err(Code::AdminTokenInvalid)
+    }
 }
 
 async fn backend(app: &Shared, parts: &Parts, params: &Params) -> Result<SignedCaller, Refusal> {
@@ -150,9 +154,9 @@ fn oauth_header(headers: &HeaderMap) -> Result<&str, Refusal> {
     match (values.next(), values.next()) {
         (None, _) => Err(Code::SignatureMissing.into()),
         (Some(_), Some(_)) => Err((Code::SignatureMalformed, "two Authorization headers").into()),
-        (Some(value), None) => value
-            .to_str()
-            .map_err(|_| (Code::SignatureMalformed, "the header is not ASCII").into()),
+        (Some(value), None) => {
+            value.to_str().map_err(|_| (Code::SignatureMalformed, "the header is not ASCII").into())
+        }
     }
 }
 

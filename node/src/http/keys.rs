@@ -44,8 +44,7 @@ pub(super) fn public_token_key(
     pem: &str,
     time_ms: u64,
 ) -> Result<TokenKey, Failure> {
-    let fits = pem.len() <= PEM_BYTES_MAX
-        && is_ed25519_public_key(pem);
+    let fits = pem.len() <= PEM_BYTES_MAX && is_ed25519_public_key(pem);
     if !fits {
         let detail = "token_public_key_pem: is not an Ed25519 public key (SPKI, PEM)";
         return Err(Failure::new(Code::InvalidField).detail(detail));

@@ -63,9 +63,9 @@ impl Measures {
         let (Some(measures), Some(route)) = (self.routes.get(route), ROUTES.get(route)) else {
             return;
         };
-        let duration = measures.duration.get_or_init(|| {
-            metrics::histogram!("clarion_http_request_duration_seconds", "route" => route.path)
-        });
+        let duration = measures.duration.get_or_init(
+            || metrics::histogram!("clarion_http_request_duration_seconds", "route" => route.path),
+        );
         duration.record(took.as_secs_f64());
         if let Ok(at) = statuses().binary_search(&status) {
             let counter = || requests(route.path, route.method.as_str(), status);
@@ -148,6 +148,18 @@ pub(super) fn describe() {
         "clarion_http_request_duration_seconds",
         metrics::Unit::Seconds,
         "From the head of a request to its answer."
+    );
+    metrics::describe_counter!(
+        "clarion_http_connection_panics_total",
+        "Connections that ended with a panic of their task."
+    );
+    metrics::describe_counter!(
+        "clarion_http_handler_panics_total",
+        "Requests that were answered with `internal` because their handler panicked."
+    );
+    metrics::describe_counter!(
+        "clarion_http_abandoned_dropped_total",
+        "Requests whose client went away and that could not be finished without it."
     );
     metrics::describe_gauge!("clarion_push_links", "Push connections (WebSocket) of back-ends.");
     metrics::describe_counter!(

@@ -89,7 +89,8 @@ fn security(access: Access) -> Value {
 }
 
 fn parameters(route: &Route) -> Value {
-    let in_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let in_path =
+        route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let in_path = in_path.map(|name| {
         let schema = if name == "id" { "MessageId" } else { "Id" };
         json!({ "name": name, "in": "path", "required": true, "schema": reference(schema) })
@@ -123,8 +124,7 @@ pub(super) fn codes(route: &Route) -> BTreeSet<u16> {
         Code::KeyRevoked,
         Code::Overloaded,
     ];
-    let body =
-        [Code::UnsupportedMediaType, Code::InvalidField];
+    let body = [Code::UnsupportedMediaType, Code::InvalidField];
     let mut codes: Vec<Code> = route.codes.to_vec();
     // A request of any kind may be malformed, may bring a body, and may bring it too slowly.
     codes.extend([Code::BadRequest, Code::BodyTooLarge, Code::RequestTimeout, Code::Internal]);

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::app::App;
+use super::kept::Kept;
 use super::measures::Measures;
 use super::problem::{Answer, Refusal};
 use super::request::{Call, Params, Query};
@@ -118,17 +119,10 @@ async fn stages(
     let proven = caller.complete(app, &body).await?;
     let query = Query::parse(parts.uri.query(), route.query)?;
     let served = proven.product.as_ref().map(|record| record.product.clone());
-    let call = Call {
-        app: Arc::clone(app),
-        parts,
-        params,
-        query,
-        body,
-        proven,
-        id: id.clone(),
-    };
+    let call = Call { app: Arc::clone(app), parts, params, query, body, proven, id: id.clone() };
+    let keeper = (route.method != Method::GET).then(|| app.keeper.clone());
     // The node's own deadlines are shorter; this is for a part that hangs.
-    let answer = match timeout(app.request_timeout, (route.run)(call)).await {
+    let answer = match timeout(app.request_timeout, Kept::new((route.run)(call), keeper)).await {
         Ok(answer) => answer,
         Err(_) => Err(route.on_timeout().into()),
     };

@@ -54,8 +54,9 @@ pub(super) async fn carry(
 }
 
 fn checked(request: &PushRequest, payload_bytes_max: usize) -> Result<Push, Failure> {
-    let valid =
-        request.validate(payload_bytes_max).map_err(|(code, why)| Failure::new(code).detail(why))?;
+    let valid = request
+        .validate(payload_bytes_max)
+        .map_err(|(code, why)| Failure::new(code).detail(why))?;
     Ok(Push {
         audience: valid.audience,
         body: match valid.payload {

@@ -10,9 +10,7 @@ use clarion_protocol::Code;
 use super::auth::Access;
 use super::problem::Answer;
 use super::request::Call;
-use super::{
-    docs, health, openapi, products, push, push_link, status, terminals, tokens, topics,
-};
+use super::{docs, health, openapi, products, push, push_link, status, terminals, tokens, topics};
 
 /// A handler at work.
 pub(super) type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;

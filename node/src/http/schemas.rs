@@ -62,7 +62,8 @@ fn basics() -> Group {
         "type": "string", "minLength": 1, "maxLength": ID_BYTES_MAX,
         "pattern": "^[A-Za-z0-9._:@~-]+$",
     });
-    let message_id = json!({ "type": "string", "pattern": "^[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{26}$" });
+    let message_id =
+        json!({ "type": "string", "pattern": "^[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{26}$" });
     let offset = json!({ "type": "integer", "minimum": 0, "exclusiveMaximum": OFFSET_END });
     let one = |name: &str, schema: Value| {
         json!({ "type": "object", "properties": { name: schema }, "required": [name],
@@ -255,7 +256,10 @@ fn products() -> Group {
         ("TokenRequest", token),
         (
             "MintedToken",
-            object(&["token", "expires_at_s"], json!({ "token": text(), "expires_at_s": number() })),
+            object(
+                &["token", "expires_at_s"],
+                json!({ "token": text(), "expires_at_s": number() }),
+            ),
         ),
     ]);
     group.push(page("ProductInfo"));

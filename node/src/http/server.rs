@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::app::{AdminToken, MetricsRender, Phase, PushLinks, Shared, reached};
+use super::kept;
 use super::measures::{self, Measures};
 use super::pipeline::router;
 use super::tls::{self, TlsError};
@@ -84,16 +85,19 @@ pub async fn serve(
         &["http/1.1"],
     )?;
     measures::describe();
+    let request_timeout = Duration::from_millis(config.limits.request_timeout_ms);
     let drain_timeout = Duration::from_millis(config.node.drain_timeout_ms);
     let places = Arc::new(Semaphore::new(http.connections_max.min(Semaphore::MAX_PERMITS)));
+    let (keeper, abandoned) = kept::channel();
     let (phase, phases) = watch::channel(Phase::Serving);
     let app = Arc::new(Shared {
         measures: Measures::new(),
         scheme: if tls.is_some() { "https" } else { "http" },
         external_url: http.external_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
-        request_timeout: Duration::from_millis(config.limits.request_timeout_ms),
+        request_timeout,
         phase: phases.clone(),
         push_links: PushLinks::default(),
+        keeper,
         started: Instant::now(),
         system: system.clone(),
         config: Arc::clone(&config),
@@ -102,15 +106,24 @@ pub async fn serve(
     });
     let connections = Connections {
         tls: tls.map(TlsAcceptor::from),
-        head_timeout: app.request_timeout.max(KEEP_ALIVE),
+        head_timeout: request_timeout.max(KEEP_ALIVE),
         router: router(app),
         phases,
     };
+    let mut keeping = JoinSet::new();
+    keeping.spawn(kept::run(abandoned, request_timeout));
     let mut tasks = JoinSet::new();
     connections.accept(&listener, places, &system, &phase, shutdown, &mut tasks).await;
     drop(listener);
     phase.send_replace(Phase::Stopping);
-    let ended = async { while let Some(task) = tasks.join_next().await { report(task) } };
+    let ended = async {
+        while let Some(task) = tasks.join_next().await {
+            report(task);
+        }
+        // Nobody can abandon a request now: what was abandoned is all there is.
+        drop(connections);
+        keeping.join_next().await;
+    };
     if timeout(drain_timeout, ended).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections did not end in time");
         tasks.shutdown().await;

@@ -55,8 +55,7 @@ pub fn server_config(
         (None, None) => return Ok(None),
         _ => return Err(TlsError::Half),
     };
-    let unusable =
-        |error| TlsError::Unusable { cert: cert.to_owned(), key: key.to_owned(), error };
+    let unusable = |error| TlsError::Unusable { cert: cert.to_owned(), key: key.to_owned(), error };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

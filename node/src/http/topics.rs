@@ -34,7 +34,10 @@ fn checked(members: TopicMembers) -> Result<TopicMembers, Refusal> {
     match members.terminals.len() {
         0 => Err((Code::InvalidField, format!("terminals: names none, 1 to {TARGETS_MAX}")).into()),
         1..=TARGETS_MAX => Ok(members),
-        n => Err((Code::TooManyTargets, format!("terminals: names {n}, at most {TARGETS_MAX}")).into()),
+        n => {
+            Err((Code::TooManyTargets, format!("terminals: names {n}, at most {TARGETS_MAX}"))
+                .into())
+        }
     }
 }
 

@@ -57,6 +57,7 @@ impl Node {
         tracing::debug!(?descriptors, "open files that this process may have");
         let metrics = Metrics::install().map_err(|error| StartError::new(error.to_string()))?;
         let admin_token = admin_token(&config, environment)?;
+        certificates(&config)?;
         let doors = (Door::http(&config)?, Door::terminals(&config)?);
         let store = store::open(&config).await?;
         let config = Arc::new(config);
@@ -180,6 +181,23 @@ fn admin_token(
             StartError::new("there is no admin token")
                 .mend("set CLARION_ADMIN_TOKEN or auth.admin_token_file")
         })
+}
+
+/// What the doors would find out only when they open.
+fn certificates(config: &Config) -> Result<(), StartError> {
+    let (http, terminals) = (&config.http, &config.terminals);
+    for (section, cert, key) in [
+        ("http", &http.tls_cert_file, &http.tls_key_file),
+        ("terminals", &terminals.tls_cert_file, &terminals.tls_key_file),
+    ] {
+        http::tls::server_config(cert.as_deref(), key.as_deref(), &["http/1.1"]).map_err(|error| {
+            StartError::new(error.to_string()).mend(format!(
+                "name the certificate chain in `{section}.tls_cert_file` and its private key in \
+                 `{section}.tls_key_file`, both PEM"
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 fn url(

@@ -88,7 +88,8 @@ impl Node {
     }
 
     pub async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
-        let request = Request::new(method, path).header("authorization", &format!("Bearer {ADMIN}"));
+        let request =
+            Request::new(method, path).header("authorization", &format!("Bearer {ADMIN}"));
         self.send(match body {
             Some(body) => request.json(&body.to_string()),
             None => request,

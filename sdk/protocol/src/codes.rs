@@ -135,8 +135,7 @@ codes! {
     AckAhead = 4208, 400, Never, "ack_ahead", "An acknowledgement names an entry that was not delivered to this session.", "Acknowledge only what was delivered.";
     TooManySessions = 4209, 409, Never, "too_many_sessions", "The link carries as many sessions as it may.", "Use another link.";
     SubprotocolMissing = 4210, 400, Never, "subprotocol_missing", "The connection does not offer a sub-protocol that the node speaks.", "Offer `clarion.v1.json` in Sec-WebSocket-Protocol.";
-    FrameRateExceeded = 4211, 429, Never, "frame_rate_exceeded", "The terminal sends more frames than it may.", "Coalesce acknowledgements; see `link.frames_per_s_max`.";
-    RefreshMismatch = 4212, 403, Never, "refresh_mismatch", "A refreshed token speaks of another product, terminal or user.", "Open a new session for another identity.";
+    RefreshMismatch = 4211, 403, Never, "refresh_mismatch", "A refreshed token speaks of another product, terminal or user.", "Open a new session for another identity.";
 }
 
 impl Code {

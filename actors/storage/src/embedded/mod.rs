@@ -181,6 +181,12 @@ impl EmbeddedStore {
         Ok(())
     }
 
+    /// Moves the store's time forward, for tests.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn advance_ms(&self, by_ms: u64) {
+        self.shared.clock.advance_ms(by_ms);
+    }
+
     fn closed(&self) -> StoreError {
         match self.health.state() {
             Err(StoreError::Fatal(what)) => StoreError::Fatal(what),

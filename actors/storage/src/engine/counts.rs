@@ -44,6 +44,8 @@ pub(crate) struct LogCounts {
     after: Offset,
     up_to: Offset,
     slots: Vec<Slot>,
+    /// What ended at the last slot: it starts to matter when there are further ones.
+    end: [i64; 3],
 }
 
 impl CountRow {
@@ -124,9 +126,16 @@ impl LogCounts {
             return;
         }
         self.slots[from].edge[how as usize] += readers;
-        if let Some(slot) = self.slots.get_mut(to) {
-            slot.edge[how as usize] -= readers;
+        let end = self.slots.get_mut(to).map_or(&mut self.end, |slot| &mut slot.edge);
+        end[how as usize] -= readers;
+    }
+
+    /// Adds rows behind the last.
+    fn extend(&mut self, mut slots: Vec<Slot>) {
+        if let Some(first) = slots.first_mut() {
+            first.edge = std::mem::take(&mut self.end);
         }
+        self.slots.append(&mut slots);
     }
 
     /// Brings what passed over slot `index` into its row, before the row is read or changes.
@@ -193,8 +202,7 @@ impl<B: View> Engine<B> {
             counts.after = after;
         }
         if up_to > counts.up_to {
-            let mut slots = self.count_slots(log, counts.up_to, up_to, evicted_to)?;
-            counts.slots.append(&mut slots);
+            counts.extend(self.count_slots(log, counts.up_to, up_to, evicted_to)?);
             counts.up_to = up_to;
         }
         Ok(())
@@ -282,9 +290,19 @@ impl<B: View> Engine<B> {
         self.change_row(log, offset, |row| row.stay = stay)
     }
 
-    /// One more terminal has the entry before it.
-    pub(crate) fn count_reader(&mut self, log: &[u8], offset: Offset) -> StoreResult<()> {
-        self.change_row(log, offset, |row| row.audience += 1)
+    /// One more terminal has the entries of a range before it.
+    pub(crate) fn count_reader(
+        &mut self,
+        log: &[u8],
+        after: Offset,
+        up_to: Offset,
+    ) -> StoreResult<()> {
+        let counts = self.counts(log, after, up_to)?;
+        for slot in counts.slots.iter_mut().filter(|s| s.offset > after && s.offset <= up_to) {
+            slot.row.audience += 1;
+            slot.dirty = true;
+        }
+        Ok(())
     }
 
     /// Terminals that the entry was written to for the first time.

@@ -134,9 +134,53 @@ impl Nonces {
     pub(crate) fn has_unsaved(&self) -> bool {
         !lock(&self.unsaved).is_empty()
     }
+}
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Acquire)
+#[cfg(test)]
+mod tests {
+    use clarion_protocol::{KeyId, ProductId};
+
+    use super::*;
+
+    fn nonce(number: u64, timestamp_s: u64) -> ConsumeNonce {
+        ConsumeNonce {
+            product: ProductId::new("p").unwrap(),
+            key: KeyId::new("k").unwrap(),
+            nonce: number.to_string().into(),
+            timestamp_s,
+            window_s: 300,
+        }
+    }
+
+    #[test]
+    fn nonces_are_bounded_and_make_room_when_they_leave_the_window() {
+        let nonces = Nonces::new([1; 16], 100);
+        for number in 0..100 {
+            assert_eq!(nonces.consume(&nonce(number, 1_000_000), 1_000_000), NonceUse::Fresh);
+        }
+        assert_eq!(nonces.consume(&nonce(100, 1_000_000), 1_000_000), NonceUse::Full);
+        assert_eq!(nonces.consume(&nonce(7, 1_000_000), 1_000_000), NonceUse::Replayed);
+        assert_eq!(nonces.consume(&nonce(100, 1_000_300), 1_000_300), NonceUse::Full);
+        // The window and the minute are over: all of them go, and no replay is inside the window.
+        assert_eq!(nonces.consume(&nonce(100, 1_000_420), 1_000_420), NonceUse::Fresh);
+        assert_eq!(nonces.len.load(Ordering::Acquire), 1);
+    }
+
+    #[test]
+    fn what_was_stored_is_loaded() {
+        let nonces = Nonces::new([1; 16], 100);
+        for number in 0..10 {
+            nonces.consume(&nonce(number, 60 * number), 0);
+        }
+        let again = Nonces::new([1; 16], 100);
+        for (minute, hashes) in nonces.take_unsaved() {
+            for hash in hashes.as_chunks::<8>().0 {
+                again.load(minute, u64::from_le_bytes(*hash));
+            }
+        }
+        for number in 0..10 {
+            assert_eq!(again.consume(&nonce(number, 60 * number), 0), NonceUse::Replayed);
+        }
+        assert!(!nonces.has_unsaved());
     }
 }

@@ -141,10 +141,6 @@ impl<B: View> Txn<B> {
         self.writes[table as usize].insert(key.into(), None);
     }
 
-    pub(crate) fn is_clean(&self) -> bool {
-        self.writes.iter().all(BTreeMap::is_empty)
-    }
-
     /// Takes the writes, for the back end to make them durable, and their size in bytes.
     pub(crate) fn take(&mut self) -> ([Writes; Table::ALL.len()], u64) {
         (std::mem::take(&mut self.writes), std::mem::take(&mut self.bytes))

@@ -251,12 +251,12 @@ impl<B: View> Engine<B> {
         let log = keys::log_of(product, LogKind::User, user.as_str());
         let state = self.log_to_change(&log)?;
         state.row.readers += 1;
-        // I3: it starts at the oldest live entry. I13: it is one more terminal that each of the
-        // live entries is for, and none of those that are gone.
-        let live: Vec<Offset> = state.live.iter().map(|live| live.offset).collect();
-        let counted = live.first().map_or(state.last(), |first| Offset(first.0 - 1));
-        for offset in live {
-            self.count_reader(&log, offset)?;
+        // I3: it starts at the oldest live entry. I13: it is one more terminal that each entry from
+        // there is for, and none of those before.
+        let last = state.last();
+        let counted = state.live.front().map_or(last, |first| Offset(first.offset.0 - 1));
+        if counted < last {
+            self.count_reader(&log, counted, last)?;
         }
         let list = keys::listed(product.as_str(), user.as_str(), terminal.as_str());
         self.txn.put(Table::Users, list, Slice::from(&[][..]));

@@ -63,7 +63,7 @@ pub(super) async fn run(
     let mut report = Report::new(
         "fanout",
         format!(
-            "a topic message of {} bytes to {} terminals, acknowledged, {client:?} client",
+            "a topic message of {} bytes to {} terminals, acknowledged, {client}",
             options.bytes, options.terminals
         ),
     );

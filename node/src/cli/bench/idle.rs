@@ -70,7 +70,7 @@ pub(super) async fn run(
     let mut report = Report::new(
         "idle",
         format!(
-            "{} terminals with four logs each, {client:?} client; heartbeat 30 s",
+            "{} terminals with four logs each, {client}; heartbeat 30 s",
             options.terminals
         ),
     );

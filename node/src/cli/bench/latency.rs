@@ -75,8 +75,7 @@ pub(super) async fn run(
     let mut report = Report::new(
         "latency",
         format!(
-            "{} pushes a second (HTTP, signed, fsynced) to {} terminals, open loop, {client:?} \
-             client",
+            "{} pushes a second (HTTP, signed, fsynced) to {} terminals, open loop, {client}",
             options.rate, options.terminals
         ),
     );

@@ -51,6 +51,15 @@ pub(super) enum Client {
     Raw,
 }
 
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sdk => "the SDK's client",
+            Self::Raw => "a minimal client",
+        })
+    }
+}
+
 /// What the bench asks of a load process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]

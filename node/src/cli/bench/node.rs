@@ -136,6 +136,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Only when the bench failed or was interrupted; it may have ended by itself.
+            let _ = child.start_kill();
+        }
         if let Some(directory) = &self.directory {
             // What is left over is in a directory for temporary files.
             let _ = std::fs::remove_dir_all(directory);

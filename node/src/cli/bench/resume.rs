@@ -60,7 +60,7 @@ pub(super) async fn run(
     let mut report = Report::new(
         "resume",
         format!(
-            "{} terminals with {} messages of {} bytes waiting for each, {client:?} client",
+            "{} terminals with {} messages of {} bytes waiting for each, {client}",
             options.terminals, options.waiting, options.bytes
         ),
     );

@@ -62,7 +62,7 @@ pub(super) async fn run(
         "ws",
         format!(
             "{} push WebSockets at full speed, {} unconfirmed each, unicast of {} bytes to {} \
-             terminals, fsynced, acknowledged, {client:?} client",
+             terminals, fsynced, acknowledged, {client}",
             options.connections, options.in_flight, options.bytes, options.terminals
         ),
     );

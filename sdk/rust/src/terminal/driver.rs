@@ -160,19 +160,14 @@ impl Driver {
 
     async fn attempt(&mut self) -> End {
         let deadline = Instant::now() + self.settings.tuning.connect_timeout;
-        let connected = {
-            let connecting = timeout_at(deadline, self.connect());
-            unless_stopped(&self.shared, connecting).await
-        };
-        let (wire, token) = match connected {
+        let shared = Arc::clone(&self.shared);
+        let connected = unless_stopped(&shared, timeout_at(deadline, self.connect())).await;
+        let wire = match connected {
             None => return End::Stopped,
             Some(Err(_)) => return End::again(Why::ConnectTimeout),
             Some(Ok(Err(end))) => return end,
-            Some(Ok(Ok(connected))) => connected,
+            Some(Ok(Ok(wire))) => wire,
         };
-        if let Some(end) = self.adopt(&token) {
-            return end;
-        }
         let opened_at = Instant::now();
         let (end, was_open) = Session::new(self, wire, deadline).run().await;
         if was_open && opened_at.elapsed() >= self.settings.tuning.stable_after {
@@ -181,30 +176,25 @@ impl Driver {
         end
     }
 
-    async fn connect(&self) -> Result<(Wire, String), End> {
-        let token = match &self.token {
-            Some(token) => token.clone(),
-            None => self
-                .settings
-                .source
-                .token()
-                .await
-                .map_err(|error| End::again(Why::Token(error.to_string())))?,
-        };
+    async fn connect(&mut self) -> Result<Wire, End> {
+        if self.token.is_none() {
+            let token = self.settings.source.token().await;
+            self.adopt(token.map_err(|error| End::again(Why::Token(error.to_string())))?)?;
+        }
         let bytes = self.settings.tuning.read_buffer_bytes;
         let connector = &*self.settings.connector;
         let url = &self.settings.url;
         let wire = wire::connect(connector, url, SUBPROTOCOL_JSON, None, bytes).await;
-        Ok((wire.map_err(End::of_failure)?, token))
+        wire.map_err(End::of_failure)
     }
 
     /// A token speaks for one terminal. Another user's is fine, another terminal's is not: its
     /// logs have nothing to do with the cursors here.
-    fn adopt(&mut self, token: &str) -> Option<End> {
-        let owner = token::owner(self.settings.product.as_str(), token);
+    fn adopt(&mut self, token: String) -> Result<(), End> {
+        let owner = token::owner(self.settings.product.as_str(), &token);
         let mut state = self.shared.lock();
         if !owner.is_same_terminal(state.ledger.owner()) {
-            return Some(End::Final(Closed {
+            return Err(End::Final(Closed {
                 code: Code::RefreshMismatch.number(),
                 reason: Code::RefreshMismatch.as_str().to_owned(),
                 detail: Some("the token source gave a token of another terminal".to_owned()),
@@ -212,8 +202,8 @@ impl Driver {
         }
         state.ledger.change_owner(owner);
         drop(state);
-        self.token = Some(token.to_owned());
-        None
+        self.token = Some(token);
+        Ok(())
     }
 
     /// Waits before the next attempt; false when the application asked for the end.

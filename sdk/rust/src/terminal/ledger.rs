@@ -304,37 +304,31 @@ impl Ledger {
             log.received = offset;
         }
         let target = Some(Target { key: log.key, epoch: log.epoch, offset });
-        let shown = |log: &Log, redelivered| {
-            Some(Verdict::Show { log: log.name.clone(), target, redelivered })
-        };
         if offset <= log.cursor {
             self.unflushed += 1;
             return Some(self.dropped());
         }
-        match log.find(offset) {
-            Ok(at) if log.slots[at].state == State::Released && !elsewhere => {
-                log.slots[at].state = State::Held;
-                self.held += 1;
-                shown(log, true)
-            }
-            Ok(_) => Some(self.dropped()),
+        let (at, redelivered) = match log.find(offset) {
+            Ok(at) if log.slots[at].state == State::Released => (at, true),
+            Ok(_) => return Some(self.dropped()),
             Err(at) => {
-                let state = match (handled, elsewhere) {
-                    (true, _) => State::Handled,
-                    (false, true) => State::Shadow,
-                    (false, false) => State::Held,
-                };
-                log.slots.insert(at, Slot { offset, id, state });
-                self.shadows |= state == State::Shadow;
-                if state == State::Held {
-                    self.held += 1;
-                    return shown(log, false);
-                }
-                log.advance();
-                self.unflushed += usize::from(handled);
-                Some(self.dropped())
+                log.slots.insert(at, Slot { offset, id, state: State::Released });
+                (at, false)
             }
+        };
+        if handled {
+            log.slots[at].state = State::Handled;
+            log.advance();
+            self.unflushed += 1;
+        } else if elsewhere {
+            log.slots[at].state = State::Shadow;
+            self.shadows = true;
+        } else {
+            log.slots[at].state = State::Held;
+            self.held += 1;
+            return Some(Verdict::Show { log: log.name.clone(), target, redelivered });
         }
+        Some(self.dropped())
     }
 
     fn dropped(&mut self) -> Verdict {

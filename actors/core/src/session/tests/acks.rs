@@ -91,6 +91,19 @@ fn progress_starts_the_time_out_anew() {
     assert_eq!(bench.tick_after(TIMEOUT), [Seen::Close(Code::AckTimeout)]);
 }
 
+/// I10.
+#[test]
+fn progress_short_of_the_whole_window_resets_the_count_too() {
+    let mut bench = Bench::one(inbox(), 0, 0);
+    bench.hint(1, run(1, 2));
+    for _ in 0..2 {
+        bench.tick_after(TIMEOUT);
+        bench.page(1, page_of(run(1, 2), 2, false));
+    }
+    assert_eq!(bench.ack(1, 1), [Seen::Save(1, 1, 3, vec![])]);
+    assert_eq!(bench.tick_after(TIMEOUT), [Seen::Read(1, 1, 1, 65_536)]);
+}
+
 /// What is on its way holds its room while it is sent again; new entries go behind it.
 #[test]
 fn entries_that_come_while_others_are_sent_again_follow_them() {

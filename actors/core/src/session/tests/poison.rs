@@ -105,6 +105,21 @@ fn attempts_count_across_sessions_and_end_the_delivery() {
     assert_eq!(bench.deadline(), None);
 }
 
+/// Giving an entry up is no progress of the terminal.
+#[test]
+fn a_silent_terminal_is_closed_though_an_entry_was_given_up() {
+    let limits = SessionLimits { attempts_max: 2, ..limits() };
+    let mut bench = Bench::with(vec![start(inbox(), 0, 0)], limits);
+    bench.interest(1, 0);
+    bench.hint(1, run(1, 2));
+    bench.tick_after(30_000);
+    assert_eq!(bench.page(1, page_of(run(1, 2), 2, false)), [Seen::Again(1, vec![1])]);
+    let settled = vec![(1, Milestone::Undeliverable)];
+    assert_eq!(bench.tick_after(30_000)[0], Seen::Save(1, 1, 1, settled));
+    assert_eq!(bench.page(1, page_of(run(2, 2), 2, false)), [Seen::Again(1, vec![2])]);
+    assert_eq!(bench.tick_after(30_000), [Seen::Close(Code::AckTimeout)]);
+}
+
 /// Also when the session ends otherwise.
 #[test]
 fn the_last_attempt_ends_with_the_session() {
@@ -168,8 +183,8 @@ fn a_resend_of_a_suspect_is_alone() {
     bench.interest(1, 3);
     bench.page(1, page_of(run(1, 3), 3, false));
     assert_eq!(bench.tick_after(30_000), [Seen::Read(1, 0, 1, 65_536)]);
-    let seen = bench.page(1, page_of(run(1, 1), 3, true));
-    assert_eq!(seen, [Seen::Again(1, vec![1])]);
+    let seen = bench.page(1, page_of(run(1, 3), 3, false));
+    assert_eq!(seen, [Seen::Again(1, vec![1])], "whatever the page holds");
     let settled = vec![];
     assert_eq!(bench.ack(1, 1), [Seen::Save(1, 1, 1, settled), Seen::Read(1, 1, 1, 65_536)]);
     assert_eq!(bench.page(1, page_of(run(2, 2), 3, true)), [Seen::Again(1, vec![2])]);

@@ -89,6 +89,14 @@ fn a_log_is_not_read_before_the_interest_is_confirmed() {
     assert_eq!(bench.interest(1, 9), [Seen::Read(1, 5, 8, 1000)]);
 }
 
+/// I4: even a hint that continues at the position waits: one before it may have been missed.
+#[test]
+fn nothing_is_delivered_before_the_interest_is_confirmed() {
+    let mut bench = Bench::new(vec![start(inbox(), 5, 5)]);
+    assert_eq!(bench.hint(1, run(6, 6)), []);
+    assert_eq!(bench.interest(1, 6), [Seen::Read(1, 5, 8, 1000)]);
+}
+
 /// I4: live at once when there is nothing behind the cursor.
 #[test]
 fn a_log_at_its_head_is_live_without_a_read() {
