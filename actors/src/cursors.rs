@@ -27,6 +27,15 @@ pub(crate) struct CursorBuffer {
     flushing: AtomicBool,
 }
 
+/// A flush on its way; over however it ends.
+struct Flushing<'a>(&'a AtomicBool);
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 #[derive(Default)]
 struct Dirty {
     saves: HashMap<(TerminalId, Arc<LogKey>), Pending>,
@@ -77,6 +86,7 @@ impl CursorBuffer {
         let mut dirty = self.lock();
         match dirty.saves.get_mut(&key) {
             Some(pending) => pending.save.heartbeat_ms = save.heartbeat_ms,
+            None if dirty.saves.len() >= DIRTY_MAX => {}
             None => {
                 let pending = Pending { save, inbox: Arc::clone(inbox), session };
                 dirty.saves.insert(key, pending);
@@ -109,6 +119,7 @@ impl CursorBuffer {
         if self.flushing.swap(true, Ordering::AcqRel) {
             return;
         }
+        let _done = Flushing(&self.flushing);
         let Dirty { saves, delivered, verify } = std::mem::take(&mut *self.lock());
         self.flush_saves(saves.into_values().collect()).await;
         if !delivered.is_empty() {
@@ -118,7 +129,6 @@ impl CursorBuffer {
         if !verify.is_empty() {
             self.flush_verify(verify).await;
         }
-        self.flushing.store(false, Ordering::Release);
     }
 
     /// Flushes until nothing is dirty, or the store refuses.
@@ -132,24 +142,29 @@ impl CursorBuffer {
         }
     }
 
-    /// A flush was dropped half-way (its actor crashed): the next one may start.
-    pub(crate) fn recover(&self) {
-        self.flushing.store(false, Ordering::Release);
-    }
-
     async fn flush_saves(&self, mut pending: Vec<Pending>) {
         while !pending.is_empty() {
             let rest = pending.split_off(pending.len().min(SAVE_BATCH_MAX));
             let batch = std::mem::replace(&mut pending, rest);
             let saves = batch.iter().map(|pending| pending.save.clone()).collect();
             let outcomes = self.store.save_cursors(saves).await;
+            let mut failed = None;
             for (pending, outcome) in batch.into_iter().zip(outcomes) {
-                self.settle(pending, outcome);
+                if let Err(error) = self.settle(pending, outcome) {
+                    failed = Some(error);
+                }
+            }
+            if let Some(error) = failed {
+                tracing::warn!(%error, "cursors were not saved; they are tried again");
             }
         }
     }
 
-    fn settle(&self, pending: Pending, outcome: Result<SaveOutcome, StoreError>) {
+    fn settle(
+        &self,
+        pending: Pending,
+        outcome: Result<SaveOutcome, StoreError>,
+    ) -> Result<(), StoreError> {
         match outcome {
             Ok(SaveOutcome::Saved | SaveOutcome::NotSubscribed) => {}
             Ok(SaveOutcome::Stale) => pending.inbox.leave(Item::Session {
@@ -158,16 +173,19 @@ impl CursorBuffer {
             }),
             Ok(SaveOutcome::AboveHead) => {
                 tracing::error!(log = %pending.save.log, "a cursor above the head was refused (I5)");
+                let event = SessionEvent::AboveHead;
+                pending.inbox.leave(Item::Session { session: pending.session, event });
             }
             Err(error) => {
-                tracing::warn!(%error, "a cursor was not saved; it is tried again");
                 let mut dirty = self.lock();
                 if dirty.saves.len() < DIRTY_MAX {
                     let key = (pending.save.terminal.clone(), Arc::clone(&pending.save.log));
                     dirty.put_back(key, pending);
                 }
+                return Err(error);
             }
         }
+        Ok(())
     }
 
     async fn flush_verify(

@@ -23,20 +23,20 @@ pub enum Kind {
 /// When an actor of a kind is started again after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// At once, with back-off: there is a fixed number of them and each is always needed.
+    /// At once, with back-off: somebody waits for it, or for the hints it had (I12).
     Always,
-    /// With the next message for it: it is virtual.
+    /// With the next message for it: nobody waits for what it forgot.
     OnUse,
 }
 
 /// What happens when a kind's budget is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Escalation {
-    /// The node reports itself as not alive (`/livez`), so that whatever runs it restarts it; it
-    /// goes on trying meanwhile.
+    /// The node reports itself as not alive (`/livez`), so that whatever runs it restarts it, until
+    /// the budget holds again; it goes on trying meanwhile.
     NodeUnhealthy,
-    /// Messages for this one actor are refused as retryable until the window has passed: the fault
-    /// stays where it is (N5).
+    /// Messages for this one actor are refused as retryable until the budget allows it to run
+    /// again: the fault stays where it is (N5).
     Quarantine,
 }
 
@@ -87,8 +87,8 @@ impl Kind {
             Self::Lane => row("lane", OnUse, 20, Quarantine, 0),
             Self::LinkShard => row("link_shard", Always, 20, NodeUnhealthy, 1),
             Self::Relay => row("relay", Always, 20, NodeUnhealthy, 2),
-            Self::Topic => row("topic", OnUse, 20, Quarantine, 3),
-            Self::Product => row("product", OnUse, 20, Quarantine, 4),
+            Self::Topic => row("topic", Always, 20, Quarantine, 3),
+            Self::Product => row("product", Always, 20, Quarantine, 4),
             Self::InboxShard => row("inbox_shard", Always, 20, NodeUnhealthy, 5),
         }
     }

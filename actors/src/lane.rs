@@ -102,7 +102,7 @@ impl Actor for Lane {
         fault::point("lane");
         match message {
             LaneMessage::Admit { reply } => state.admit(reply),
-            LaneMessage::Release { incarnation } => state.admission.release(1, incarnation),
+            LaneMessage::Release { incarnation } => state.admission.release(u64::from(incarnation), 1),
             LaneMessage::CheckIdle => {
                 if state.is_idle() {
                     myself.stop(None);
@@ -129,7 +129,7 @@ impl LaneState {
         let answer = admitted.map(|()| self.arguments.incarnation);
         if reply.send(answer).is_err() {
             // The caller went away between asking and now.
-            self.admission.release(1, self.arguments.incarnation);
+            self.admission.release(self.admission.incarnation(), 1);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The actors of a node. Read in the order of the way of a push: [`push`] and `lane` (admission,
 //! claim, answer), `router` (who owns the log), `owner` with `inbox_shard`, `topic` and `product`
-//! (append, hint), `relay` (who reads it here), `link` with its sessions (deliver, acknowledge),
+//! and their `intake` (append, hint), `relay` (who reads it here), `link` with its sessions (deliver, acknowledge),
 //! `cursors` (write-behind). `supervisor` and [`kinds`] are the life cycle, [`system`] is the node
 //! as its doors see it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -10,6 +10,7 @@ mod failure;
 #[allow(dead_code, reason = "empty without the feature")]
 pub mod fault;
 mod inbox_shard;
+mod intake;
 pub mod kinds;
 mod lane;
 mod link;

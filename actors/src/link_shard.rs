@@ -114,7 +114,6 @@ impl Actor for LinkShard {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        arguments.handle.cursors.recover();
         drop(myself.send_interval(Duration::from_secs(1), || LinkShardMessage::Sweep));
         let flush = Duration::from_millis(arguments.cursor_flush_ms);
         drop(myself.send_interval(flush, || LinkShardMessage::Flush));

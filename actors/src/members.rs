@@ -13,7 +13,7 @@ use clarion_storage::{
 
 use crate::failure::code_of;
 use crate::link::inbox::SessionEvent;
-use crate::owner::NewEntry;
+use crate::intake::NewEntry;
 use crate::relay::Relays;
 use crate::router::Router;
 
@@ -108,11 +108,8 @@ impl Members {
             first_attempt_ms: None,
             deadline_ms: now_ms + CONTROL_PATIENCE_MS,
         };
-        let appended = match self.router.owner(&log).await {
-            Some(owner) => match owner.append(entry) {
-                Some(answer) => answer.await.is_ok_and(|result| result.is_ok()),
-                None => false,
-            },
+        let appended = match self.router.append(&entry).await {
+            Some(answer) => answer.await.is_ok_and(|result| result.is_ok()),
             None => false,
         };
         if !appended {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clarion_core::{Batch, LogKey};
 use clarion_protocol::Offset;
 
+use crate::link::inbox::SessionEvent;
 use crate::relay::Relays;
 
 /// The number of a node incarnation (node and boot) within one process. 0 is the node itself.
@@ -53,6 +54,11 @@ impl Nodes {
         if nodes.contains(THIS_NODE) {
             self.local.hint(Arc::clone(batch), ephemeral);
         }
+    }
+
+    /// Has the sessions of an inbox write down what they have read; answers whether there is one.
+    pub(crate) async fn flush_cursors(&self, log: Arc<LogKey>) -> bool {
+        self.local.notify(log, SessionEvent::FlushCursors).await
     }
 
     /// Tells `node` that its interest in `log` is registered (I4).

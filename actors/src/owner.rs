@@ -1,26 +1,25 @@
-//! What every owner of logs does, whatever its kind: order appends, hand them to the store in
-//! batches, answer the callers, hint the nodes that are interested (steps 3 to 5 of the way of a
-//! push). `Product`, `Topic` and `InboxShard` are actors around one [`OwnedLogs`].
+//! What every owner of logs does, whatever its kind: hand appends to the store in batches, and
+//! hint the nodes that are interested (steps 3 to 5 of the way of a push). `Product`, `Topic` and
+//! `InboxShard` are actors around one [`OwnedLogs`].
 //!
-//! Nothing durable is here. After a crash callers find their outcome by I2, and interest comes
-//! back because the relays announce themselves to the new incarnation (I12).
+//! Nothing durable is here. Appends are in the [`Intake`], which a crash leaves as it is; interest
+//! comes back because the relays announce themselves to the new incarnation, and with the heads
+//! of their logs they learn what they were not told (I12).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clarion_core::{Batch, Body, Entry, LogKey};
-use clarion_protocol::{MessageId, Offset};
-use clarion_storage::{Append, Appended, LogLimits, Read, Store, StoreError, StoreResult};
+use clarion_core::{Batch, LogKey};
+use clarion_protocol::Offset;
+use clarion_storage::{Read, Store};
 use ractor::ActorRef;
-use tokio::sync::oneshot;
 
+use crate::intake::{Answer, Intake, NewEntry, Way};
 use crate::nodes::{NodeNumber, NodeSet, Nodes};
 use crate::supervisor::Slot;
 use crate::{fault, task};
 
-/// Appends that one call to the store carries at most.
-const BATCH_MAX: usize = 512;
 /// Logs an owner remembers the head of without asking the store; two generations of this many.
 const RECENT_HEADS_MAX: usize = 1024;
 
@@ -28,18 +27,40 @@ const RECENT_HEADS_MAX: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct OwnerHandle {
     pub(crate) slot: Arc<Slot<OwnerMessage>>,
+    pub(crate) intake: Arc<Intake>,
 }
 
 impl OwnerHandle {
-    /// Appends durably. `None`: the owner does not run, nothing happened. An answer that fails
-    /// means that it went away meanwhile: ask again as I2 says.
-    pub(crate) fn append(
-        &self,
-        entry: NewEntry,
-    ) -> Option<oneshot::Receiver<StoreResult<Appended>>> {
-        let (reply, answer) = oneshot::channel();
-        self.slot.cast(OwnerMessage::Append(Box::new(AppendRequest { entry, reply }))).ok()?;
-        Some(answer)
+    pub(crate) fn new(slot: Arc<Slot<OwnerMessage>>) -> Self {
+        Self { slot, intake: Arc::default() }
+    }
+
+    /// Appends durably. The flag says whether the owner runs; if not, its next incarnation finds
+    /// the append, unless the caller gives up first.
+    pub(crate) fn append(&self, entry: NewEntry) -> (Answer, bool) {
+        let (answer, tell) = self.intake.put(entry);
+        (answer, if tell { self.tell_flush() } else { self.slot.is_filled() })
+    }
+
+    /// Whether the owner could be told to flush.
+    pub(crate) fn tell_flush(&self) -> bool {
+        let told = self.slot.cast(OwnerMessage::Flush).is_ok();
+        if !told {
+            self.intake.unschedule();
+        }
+        told
+    }
+
+    /// A new incarnation is there: it goes on where the former one was.
+    pub(crate) fn started(&self) {
+        if self.intake.reschedule() {
+            self.tell_flush();
+        }
+    }
+
+    /// Whether both lead to the same owner.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.intake, &other.intake)
     }
 
     /// Sends an entry with ttl 0 to whoever is online: at most once.
@@ -64,34 +85,12 @@ impl OwnerHandle {
     }
 }
 
-/// An entry to be appended.
-#[derive(Debug, Clone)]
-pub(crate) struct NewEntry {
-    pub(crate) log: Arc<LogKey>,
-    pub(crate) message: MessageId,
-    pub(crate) expires_at_ms: u64,
-    pub(crate) body: Body,
-    pub(crate) limits: LogLimits,
-    /// Set if an earlier attempt may have succeeded (I2).
-    pub(crate) first_attempt_ms: Option<u64>,
-    /// No attempt starts after this, Unix milliseconds of the store.
-    pub(crate) deadline_ms: u64,
-}
-
-/// An append and the caller that waits for it.
-pub(crate) struct AppendRequest {
-    entry: NewEntry,
-    reply: oneshot::Sender<StoreResult<Appended>>,
-}
-
 /// What an owner receives.
 pub(crate) enum OwnerMessage {
-    /// Append an entry.
-    Append(Box<AppendRequest>),
     /// Hand what was collected to the store.
     Flush,
     /// A batch came back from the store: hints for each log in order.
-    Stored { batches: Vec<Arc<Batch>>, released: Vec<Arc<LogKey>> },
+    Stored { batches: Vec<Arc<Batch>> },
     /// Pass on an entry with ttl 0.
     Ephemeral { batch: Arc<Batch> },
     /// A node reads a log.
@@ -113,45 +112,36 @@ pub(crate) struct OwnerArguments {
     pub(crate) attempt_ms: u64,
     /// Stop after this long without work or interest; 0: never.
     pub(crate) idle_stop_ms: u64,
-    pub(crate) slot: Arc<Slot<OwnerMessage>>,
+    pub(crate) handle: OwnerHandle,
     pub(crate) incarnation: u32,
 }
 
 /// The logs of one owner.
 pub(crate) struct OwnedLogs {
     arguments: OwnerArguments,
-    myself: ActorRef<OwnerMessage>,
-    /// Collected for the next call to the store; no two calls hold the same log.
-    pending: Vec<Box<AppendRequest>>,
-    /// Logs of which appends are on their way, with those that must wait behind them (I8). Bounded
-    /// by the lanes: each waiting append holds a place in flight there.
-    on_the_way: HashMap<Arc<LogKey>, VecDeque<Box<AppendRequest>>>,
     interest: HashMap<Arc<LogKey>, NodeSet>,
     /// Nodes whose interest is complete; all others get every hint (I12).
     complete: NodeSet,
     heads: RecentHeads,
-    flush_scheduled: bool,
     last_used_ms: u64,
 }
 
 impl OwnedLogs {
-    pub(crate) fn new(arguments: OwnerArguments, myself: ActorRef<OwnerMessage>) -> Self {
+    pub(crate) fn new(arguments: OwnerArguments, myself: &ActorRef<OwnerMessage>) -> Self {
         let now_ms = arguments.store.time_ms();
         if arguments.idle_stop_ms > 0 {
             let pause = Duration::from_millis(arguments.idle_stop_ms);
             drop(myself.send_interval(pause, || OwnerMessage::CheckIdle));
         }
-        // The first incarnation starts before any node has interest in it.
-        let complete = if arguments.incarnation == 1 { NodeSet::ALL } else { NodeSet::NONE };
+        // A shard's first incarnation starts before any node has interest in it. A virtual owner
+        // may have stopped and been forgotten: it does not know.
+        let known = arguments.incarnation == 1 && arguments.idle_stop_ms == 0;
+        let complete = if known { NodeSet::ALL } else { NodeSet::NONE };
         Self {
             arguments,
-            myself,
-            pending: Vec::new(),
-            on_the_way: HashMap::new(),
             interest: HashMap::new(),
             complete,
             heads: RecentHeads::new(now_ms),
-            flush_scheduled: false,
             last_used_ms: now_ms,
         }
     }
@@ -159,9 +149,8 @@ impl OwnedLogs {
     /// One verb per message. `false`: the actor is idle and shall stop.
     pub(crate) fn handle(&mut self, message: OwnerMessage) -> bool {
         match message {
-            OwnerMessage::Append(request) => self.append(request),
             OwnerMessage::Flush => self.flush(),
-            OwnerMessage::Stored { batches, released } => self.stored(batches, released),
+            OwnerMessage::Stored { batches } => self.stored(&batches),
             OwnerMessage::Ephemeral { batch } => self.hint(&batch, true),
             OwnerMessage::Interest { log, node, since_ms } => self.interested(log, node, since_ms),
             OwnerMessage::NoInterest { log, node } => self.not_interested(&log, node),
@@ -171,60 +160,23 @@ impl OwnedLogs {
         true
     }
 
-    fn append(&mut self, request: Box<AppendRequest>) {
-        if let Some(waiting) = self.on_the_way.get_mut(&request.entry.log) {
-            waiting.push_back(request);
-            return;
-        }
-        self.pending.push(request);
-        if !self.flush_scheduled {
-            // Behind everything that is in the mailbox already: that makes the batch.
-            self.flush_scheduled = self.myself.send_message(OwnerMessage::Flush).is_ok();
-        }
-    }
-
     fn flush(&mut self) {
-        self.flush_scheduled = false;
         self.last_used_ms = self.arguments.store.time_ms();
-        while !self.pending.is_empty() {
-            let rest = self.pending.split_off(self.pending.len().min(BATCH_MAX));
-            let batch = std::mem::replace(&mut self.pending, rest);
-            let mut taken = Vec::with_capacity(batch.len());
-            for request in batch {
-                match self.on_the_way.get_mut(&request.entry.log) {
-                    // A full batch of this log went just before.
-                    Some(waiting) if !logs_contain(&taken, &request.entry.log) => {
-                        waiting.push_back(request);
-                    }
-                    Some(_) => taken.push(request),
-                    None => {
-                        self.on_the_way.insert(Arc::clone(&request.entry.log), VecDeque::new());
-                        taken.push(request);
-                    }
-                }
-            }
-            if !taken.is_empty() {
-                let store = Arc::clone(&self.arguments.store);
-                let slot = Arc::clone(&self.arguments.slot);
-                task::spawn(append_batch(store, slot, self.arguments.attempt_ms, taken));
-            }
-        }
+        let way = Way {
+            store: Arc::clone(&self.arguments.store),
+            owner: self.arguments.handle.clone(),
+            nodes: self.arguments.nodes.clone(),
+            attempt_ms: self.arguments.attempt_ms,
+        };
+        self.arguments.handle.intake.flush(&way);
     }
 
-    fn stored(&mut self, batches: Vec<Arc<Batch>>, released: Vec<Arc<LogKey>>) {
-        for batch in &batches {
+    fn stored(&mut self, batches: &[Arc<Batch>]) {
+        for batch in batches {
             if let Some(last) = batch.entries.last() {
                 self.heads.note(&batch.log, last.offset, self.arguments.store.time_ms());
             }
             self.hint(batch, false);
-        }
-        for log in released {
-            // The former incarnation may have sent it on its way; then nothing waits here.
-            if let Some(waiting) = self.on_the_way.remove(&log) {
-                for request in waiting {
-                    self.append(request);
-                }
-            }
         }
     }
 
@@ -264,117 +216,8 @@ impl OwnedLogs {
     fn is_idle(&self) -> bool {
         let quiet_ms = self.arguments.store.time_ms().saturating_sub(self.last_used_ms);
         self.interest.is_empty()
-            && self.pending.is_empty()
-            && self.on_the_way.is_empty()
+            && self.arguments.handle.intake.is_empty()
             && quiet_ms >= self.arguments.idle_stop_ms
-    }
-}
-
-fn logs_contain(requests: &[Box<AppendRequest>], log: &Arc<LogKey>) -> bool {
-    // Runs of one log are adjacent in practice, so the search from the end is short.
-    requests.iter().rev().any(|request| request.entry.log == *log)
-}
-
-/// Appends, answers each caller as soon as its outcome is known, and tells the owner's present
-/// incarnation what to hint.
-async fn append_batch(
-    store: Arc<dyn Store>,
-    slot: Arc<Slot<OwnerMessage>>,
-    attempt_ms: u64,
-    mut requests: Vec<Box<AppendRequest>>,
-) {
-    let mut hints = Hints::default();
-    while !requests.is_empty() {
-        let started_ms = store.time_ms();
-        let not_after_ms = started_ms + attempt_ms;
-        let appends = requests.iter().map(|request| attempt(&request.entry, not_after_ms)).collect();
-        let patience = Duration::from_millis(attempt_ms.saturating_mul(2));
-        let results = match tokio::time::timeout(patience, store.append(appends)).await {
-            Ok(results) => results,
-            Err(_) => vec![Err(StoreError::Unknown("no answer in time".into())); requests.len()],
-        };
-        let mut unresolved = Vec::new();
-        for (mut request, result) in requests.into_iter().zip(results) {
-            let again = matches!(result, Err(StoreError::Unknown(_) | StoreError::TooLate))
-                && not_after_ms + attempt_ms <= request.entry.deadline_ms;
-            if again {
-                if !matches!(result, Err(StoreError::TooLate)) {
-                    request.entry.first_attempt_ms.get_or_insert(started_ms);
-                }
-                unresolved.push(request);
-                continue;
-            }
-            if let Ok(appended) = &result {
-                hints.add(&request.entry, appended);
-            } else {
-                hints.touch(&request.entry.log);
-            }
-            let _ = request.reply.send(result);
-        }
-        requests = unresolved;
-        if !requests.is_empty() {
-            // I2: attempts never overlap.
-            while store.time_ms() <= not_after_ms {
-                let rest = not_after_ms + 1 - store.time_ms().min(not_after_ms);
-                tokio::time::sleep(Duration::from_millis(rest)).await;
-            }
-        }
-    }
-    let (batches, released) = hints.finish();
-    let _ = slot.cast(OwnerMessage::Stored { batches, released });
-}
-
-fn attempt(entry: &NewEntry, not_after_ms: u64) -> Append {
-    Append {
-        log: Arc::clone(&entry.log),
-        message: entry.message,
-        expires_at_ms: entry.expires_at_ms,
-        body: entry.body.clone(),
-        not_after_ms: not_after_ms.min(entry.deadline_ms),
-        first_attempt_ms: entry.first_attempt_ms,
-        limits: entry.limits,
-    }
-}
-
-/// Collects what was appended by log, in order.
-#[derive(Default)]
-struct Hints {
-    order: Vec<Arc<LogKey>>,
-    by_log: HashMap<Arc<LogKey>, (clarion_protocol::Epoch, Vec<Arc<Entry>>)>,
-}
-
-impl Hints {
-    fn touch(&mut self, log: &Arc<LogKey>) {
-        if !self.by_log.contains_key(log) {
-            self.order.push(Arc::clone(log));
-            self.by_log.insert(Arc::clone(log), Default::default());
-        }
-    }
-
-    fn add(&mut self, entry: &NewEntry, appended: &Appended) {
-        self.touch(&entry.log);
-        let Some((epoch, entries)) = self.by_log.get_mut(&entry.log) else { return };
-        *epoch = appended.epoch;
-        // A de-duplicated append sends its hint again (I12); sessions that have it ignore it.
-        entries.push(Arc::new(Entry::new(
-            appended.offset,
-            appended.predecessor,
-            entry.message,
-            entry.expires_at_ms,
-            entry.body.clone(),
-        )));
-    }
-
-    fn finish(mut self) -> (Vec<Arc<Batch>>, Vec<Arc<LogKey>>) {
-        let mut batches = Vec::with_capacity(self.order.len());
-        for log in &self.order {
-            if let Some((epoch, entries)) = self.by_log.remove(log)
-                && !entries.is_empty()
-            {
-                batches.push(Arc::new(Batch::new(Arc::clone(log), epoch, entries)));
-            }
-        }
-        (batches, self.order)
     }
 }
 

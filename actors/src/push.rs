@@ -19,16 +19,16 @@ use tokio::sync::oneshot;
 use crate::failure::{Failure, code_of};
 use crate::kinds::Kind;
 use crate::lane::{Lane, LaneArguments, LaneHandle, Permit};
-use crate::link::inbox::SessionEvent;
-use crate::owner::NewEntry;
-use crate::relay::Relays;
+use crate::intake::{Answer, NewEntry};
 use crate::router::Router;
 use crate::supervisor::{Child, ChildOf, Slot, SupervisorHandle};
 
 /// How long the record of a caller's key lives, in milliseconds: 24 hours.
 const KEY_KEPT_MS: u64 = 24 * 3600 * 1000;
-/// How long a full inbox of a terminal that is online is given to write down what it has read.
-const FULL_INBOX_PAUSES_MS: [u64; 3] = [5, 20, 80];
+/// How long to wait before a lost append is tried again.
+const LOST_APPEND_PAUSE: Duration = Duration::from_millis(20);
+/// How long a lane that does not answer is given to start again, in milliseconds, each time.
+const LANE_PAUSES_MS: [u64; 4] = [0, 5, 20, 80];
 
 /// A validated push.
 #[derive(Debug)]
@@ -92,7 +92,6 @@ pub(crate) struct PushLimits {
 pub(crate) struct Pushes {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) router: Arc<Router>,
-    pub(crate) relays: Arc<Relays>,
     pub(crate) supervisor: SupervisorHandle,
     pub(crate) limits: PushLimits,
     lanes: Arc<RwLock<HashMap<(ProductId, Mode), KnownLane>>>,
@@ -114,11 +113,10 @@ impl Pushes {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         router: Arc<Router>,
-        relays: Arc<Relays>,
         supervisor: SupervisorHandle,
         limits: PushLimits,
     ) -> Self {
-        Self { store, router, relays, supervisor, limits, lanes: Arc::default() }
+        Self { store, router, supervisor, limits, lanes: Arc::default() }
     }
 
     /// See [`crate::System::push`].
@@ -155,8 +153,11 @@ impl Pushes {
 
     /// Step 1: a place in the product's lane for the mode.
     async fn admit(&self, product: &Arc<ProductRecord>, mode: Mode) -> Result<Permit, Failure> {
-        // A lane that is just being restarted is asked once more.
-        for _ in 0..2 {
+        // A lane that is just being restarted is asked again.
+        for pause_ms in LANE_PAUSES_MS {
+            if pause_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            }
             let (lane, child) = self.lane(product, mode);
             if !lane.slot.is_filled() && !self.supervisor.ensure(child).await {
                 break;
@@ -191,7 +192,7 @@ impl Pushes {
             label: format!("{}/{}/{quota:?}", product.product, mode.as_str()),
             slot: Arc::clone(&slot),
             make: move |incarnation| (Lane, LaneArguments { incarnation, ..arguments.clone() }),
-            restarted: Box::new(|| {}),
+            started: Box::new(|_| {}),
             forgotten: Box::new(move || {
                 let mut lanes = lanes.write().unwrap_or_else(PoisonError::into_inner);
                 if lanes.get(&forgotten).is_some_and(|(lane, ..)| !lane.slot.is_filled()) {
@@ -258,6 +259,7 @@ impl Pushes {
         turn: Option<Turn>,
     ) -> PushAccepted {
         let targets = targets_of(&push.audience);
+        let first_ms = self.store.time_ms();
         let mut waiting = Vec::with_capacity(targets.len());
         for target in targets {
             if let Some(done) = started.earlier.as_ref().and_then(|earlier| settled(earlier, &target)) {
@@ -265,7 +267,7 @@ impl Pushes {
                 continue;
             }
             let entry = self.entry(product, &target, push, started, deadline_ms);
-            let answer = self.send(&entry).await;
+            let answer = self.router.append(&entry).await;
             waiting.push((target, Some((entry, answer)), None));
         }
         drop(turn);
@@ -273,7 +275,7 @@ impl Pushes {
         for (target, sent, done) in waiting {
             outcomes.push(match (sent, done) {
                 (_, Some(done)) => done,
-                (Some((entry, answer)), None) => outcome(target, self.settle(entry, answer).await),
+                (Some((entry, answer)), None) => outcome(target, self.settle(entry, answer, first_ms).await),
                 (None, None) => outcome(target, Err(StoreError::Unknown("not sent".into()))),
             });
         }
@@ -285,58 +287,27 @@ impl Pushes {
         }
     }
 
-    async fn send(&self, entry: &NewEntry) -> Option<oneshot::Receiver<StoreResult<Appended>>> {
-        // A virtual owner may just have stopped because it was idle: the second time it is started.
-        for _ in 0..2 {
-            if let Some(answer) = self.router.owner(&entry.log).await?.append(entry.clone()) {
-                return Some(answer);
-            }
-        }
-        None
-    }
-
-    /// Waits for an append; repeats it as I2 says when its owner went away, and gives a full inbox
-    /// of a terminal that is online the time to write its cursor.
+    /// Waits for an append; asks again when it was lost before it was tried.
     async fn settle(
         &self,
         mut entry: NewEntry,
-        mut answer: Option<oneshot::Receiver<StoreResult<Appended>>>,
+        mut answer: Option<Answer>,
+        first_ms: u64,
     ) -> StoreResult<Appended> {
-        let mut pauses = FULL_INBOX_PAUSES_MS.iter();
         loop {
-            let sent_ms = self.store.time_ms();
-            let result = match answer {
-                Some(answer) => {
-                    let left = Duration::from_millis(entry.deadline_ms.saturating_sub(sent_ms));
-                    match tokio::time::timeout(left, answer).await {
-                        Ok(Ok(result)) => result,
-                        Ok(Err(_)) => Err(StoreError::Unknown("its owner crashed".into())),
-                        Err(_) => return Err(StoreError::Unknown("no answer in time".into())),
-                    }
-                }
-                None => Err(StoreError::Unavailable("its owner does not start".into())),
+            let Some(waiting) = answer else {
+                return Err(StoreError::Unavailable("its owner does not start".into()));
             };
-            match result {
-                Err(StoreError::LogFull) if !entry.log.kind.is_wide() => {
-                    let Some(pause_ms) = pauses.next() else { return result };
-                    let log = Arc::clone(&entry.log);
-                    if !self.relays.notify(log, SessionEvent::FlushCursors).await {
-                        return result;
-                    }
-                    tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
-                }
-                Err(StoreError::Unknown(_)) => {
-                    // I2: the attempt may still be on its way until its `not_after` has passed.
-                    entry.first_attempt_ms.get_or_insert(sent_ms.saturating_sub(1000));
-                    let over_ms = self.store.time_ms() + self.limits.attempt_ms + 1;
-                    if over_ms + self.limits.attempt_ms > entry.deadline_ms {
-                        return result;
-                    }
-                    tokio::time::sleep(Duration::from_millis(self.limits.attempt_ms + 1)).await;
-                }
-                result => return result,
+            let left_ms = entry.deadline_ms.saturating_sub(self.store.time_ms());
+            match tokio::time::timeout(Duration::from_millis(left_ms), waiting).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => {}
+                Err(_) => return Err(StoreError::Unknown("no answer in time".into())),
             }
-            answer = self.send(&entry).await;
+            // I2: it should not have been tried, but nothing is lost by looking for it.
+            entry.first_attempt_ms.get_or_insert(first_ms);
+            tokio::time::sleep(LOST_APPEND_PAUSE).await;
+            answer = self.router.append(&entry).await;
         }
     }
 
@@ -374,6 +345,18 @@ impl Pushes {
     ) -> PushAccepted {
         let mut outcomes = Vec::new();
         for target in targets_of(&push.audience) {
+            match started.earlier.as_ref().and_then(|earlier| settled(earlier, &target)) {
+                Some(done) => {
+                    outcomes.push(done);
+                    continue;
+                }
+                // Taken over without an outcome: it may have been sent, and once is the most.
+                None if started.earlier.is_none() && started.first_attempt_ms.is_some() => {
+                    outcomes.push(TargetOutcome { target, position: None, error: None });
+                    continue;
+                }
+                None => {}
+            }
             let log = log_of(&product.product, &target);
             let entry = Entry::new(
                 Offset::ZERO,

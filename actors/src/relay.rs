@@ -34,6 +34,8 @@ const FAN_OUT_SLICE: usize = 256;
 const RINGS_MAX: usize = 256;
 const RING_KEPT_S: u32 = 60;
 const RING_BYTES_MAX: usize = 256 * 1024;
+/// How long a hint may take before the head check counts it as lost.
+const HINT_PATIENCE: Duration = Duration::from_secs(1);
 /// Logs whose heads are checked in one read.
 const HEAD_CHECK_SLICE: usize = 256;
 
@@ -123,10 +125,7 @@ impl Relays {
     /// Reads for a session: from memory if it can, else from the store. Leaves `Item::Page`.
     pub(crate) fn read(&self, read: Read, subscriber: Subscriber) {
         let slot = self.of(&read.log);
-        let (inbox, session, log) = (Arc::clone(&subscriber.inbox), subscriber.session, subscriber.alias);
-        if slot.cast(RelayMessage::Read { read, subscriber }).is_err() {
-            inbox.leave(Item::Page { session, log, page: None });
-        }
+        let _ = slot.cast(RelayMessage::Read(PendingRead { asked: Some((read, subscriber)) }));
     }
 
     /// Which of these inboxes have a live session.
@@ -151,10 +150,14 @@ impl Relays {
         answer.await.unwrap_or(false)
     }
 
-    /// An owner was restarted: announce interest in its logs again (I12).
-    pub(crate) fn owner_restarted(&self, owner: OwnerId) {
+    /// An owner was started or has stopped: announce interest in its logs again (I12).
+    pub(crate) fn owner_changed(&self, owner: OwnerId) {
+        if let OwnerId::Log(log) = &owner {
+            let _ = self.of(log).cast(RelayMessage::OwnerChanged { owner: owner.clone() });
+            return;
+        }
         for slot in &self.slots {
-            let _ = slot.cast(RelayMessage::OwnerRestarted { owner: owner.clone() });
+            let _ = slot.cast(RelayMessage::OwnerChanged { owner: owner.clone() });
         }
     }
 }
@@ -177,19 +180,32 @@ pub(crate) enum RelayMessage {
     /// An owner confirmed interest.
     Confirm { log: Arc<LogKey>, head: Offset },
     /// A session reads.
-    Read { read: Read, subscriber: Subscriber },
+    Read(PendingRead),
     /// Is anybody there?
     Online { log: Arc<LogKey>, reply: oneshot::Sender<bool> },
     /// Tell the sessions of a log.
     Notify { log: Arc<LogKey>, event: SessionEvent, reply: oneshot::Sender<bool> },
     /// An owner lost what it knew of interest.
-    OwnerRestarted { owner: OwnerId },
+    OwnerChanged { owner: OwnerId },
     /// Compare heads with the store: the slow check that finds lost hints.
     CheckHeads,
     /// What the check found.
-    Heads { heads: Vec<(Arc<LogKey>, Offset)> },
+    Heads { heads: Vec<(Arc<LogKey>, Offset)>, sure: bool },
     /// Report what was written, forget old batches.
     Tidy,
+}
+
+/// A read that is owed an answer: whoever drops it unanswered, a crash too, answers that it failed.
+pub(crate) struct PendingRead {
+    asked: Option<(Read, Subscriber)>,
+}
+
+impl Drop for PendingRead {
+    fn drop(&mut self) {
+        if let Some((_, to)) = self.asked.take() {
+            to.inbox.leave(Item::Page { session: to.session, log: to.alias, page: None });
+        }
+    }
 }
 
 /// What a relay is given.
@@ -261,16 +277,16 @@ impl Actor for Relay {
             RelayMessage::Deregister { log, subscriber } => state.deregister(&log, &subscriber),
             RelayMessage::Hint { batch, ephemeral } => state.fan_out(batch, ephemeral).await,
             RelayMessage::Confirm { log, head } => state.confirm(&log, head).await,
-            RelayMessage::Read { read, subscriber } => state.read(read, subscriber),
+            RelayMessage::Read(mut pending) => state.read(&mut pending),
             RelayMessage::Online { log, reply } => {
                 let _ = reply.send(state.logs.contains_key(&log));
             }
             RelayMessage::Notify { log, event, reply } => {
                 let _ = reply.send(state.notify(&log, event));
             }
-            RelayMessage::OwnerRestarted { owner } => state.announce_to(&owner),
+            RelayMessage::OwnerChanged { owner } => state.announce_to(&owner),
             RelayMessage::CheckHeads => state.check_heads(),
-            RelayMessage::Heads { heads } => state.heads_found(heads).await,
+            RelayMessage::Heads { heads, sure } => state.heads_found(heads, sure).await,
             RelayMessage::Tidy => state.tidy(),
         }
         Ok(())
@@ -327,13 +343,18 @@ impl RelayState {
     }
 
     async fn fan_out(&mut self, batch: Arc<Batch>, ephemeral: bool) {
-        let Some(readers) = self.logs.get_mut(&batch.log) else { return };
+        let Some(readers) = self.logs.get_mut(&batch.log) else {
+            return self.not_read(&batch.log);
+        };
         if !ephemeral && let Some(last) = batch.entries.last() {
             readers.grow_head(last.offset);
         }
         match readers {
             Readers::One { subscriber, .. } => {
-                subscriber.inbox.offer(subscriber.session, subscriber.alias, &batch, ephemeral);
+                let to = subscriber.clone();
+                if !to.inbox.offer(to.session, to.alias, &batch, ephemeral) {
+                    self.deregister(&batch.log, &to);
+                }
             }
             Readers::Many(wide) => {
                 let kept = self.ringed.len() < RINGS_MAX || self.ringed.contains_key(&batch.log);
@@ -359,7 +380,7 @@ impl RelayState {
     }
 
     async fn confirm(&mut self, log: &Arc<LogKey>, head: Offset) {
-        let Some(readers) = self.logs.get_mut(log) else { return };
+        let Some(readers) = self.logs.get_mut(log) else { return self.not_read(log) };
         readers.grow_head(head);
         let Some(head) = readers.head() else { return };
         let mut count = 0;
@@ -372,7 +393,16 @@ impl RelayState {
         }
     }
 
-    fn read(&mut self, read: Read, subscriber: Subscriber) {
+    /// An owner believes that this node reads a log: a former incarnation did, or the last reader
+    /// left while the owner was being started.
+    fn not_read(&self, log: &Arc<LogKey>) {
+        if let Some(router) = self.arguments.router.upgrade() {
+            router.no_interest(Arc::clone(log), THIS_NODE);
+        }
+    }
+
+    fn read(&mut self, pending: &mut PendingRead) {
+        let Some((read, subscriber)) = pending.asked.take() else { return };
         let found = match self.logs.get(&read.log) {
             Some(Readers::Many(wide)) => wide.ring.read(&read, wide.head),
             _ => None,
@@ -395,9 +425,17 @@ impl RelayState {
 
     fn announce_to(&mut self, owner: &OwnerId) {
         let Some(router) = self.arguments.router.upgrade() else { return };
-        for log in self.logs.keys().filter(|log| router.owner_id(log) == *owner) {
-            // Heads are compared with the store: since when the owner is blind is not known.
-            router.interest(Arc::clone(log), THIS_NODE, 0);
+        // Heads are compared with the store: since when the owner is blind is not known.
+        match owner {
+            OwnerId::Log(log) if self.logs.contains_key(log) => {
+                router.interest(Arc::clone(log), THIS_NODE, 0);
+            }
+            OwnerId::Log(_) => {}
+            OwnerId::InboxShard(_) => {
+                for log in self.logs.keys().filter(|log| router.owner_id(log) == *owner) {
+                    router.interest(Arc::clone(log), THIS_NODE, 0);
+                }
+            }
         }
         router.interest_complete(owner, THIS_NODE);
     }
@@ -419,15 +457,18 @@ impl RelayState {
                 let pages = store.read(logs.iter().cloned().map(head_read).collect()).await;
                 let heads = logs.iter().cloned().zip(pages);
                 let heads = heads.filter_map(|(log, page)| Some((log, page.ok()?.head))).collect();
-                let _ = slot.cast(RelayMessage::Heads { heads });
+                let _ = slot.cast(RelayMessage::Heads { heads, sure: false });
             }
         });
     }
 
-    async fn heads_found(&mut self, heads: Vec<(Arc<LogKey>, Offset)>) {
+    async fn heads_found(&mut self, heads: Vec<(Arc<LogKey>, Offset)>, sure: bool) {
+        let mut ahead = Vec::new();
         for (log, head) in heads {
             let Some(readers) = self.logs.get_mut(&log) else { continue };
             match readers.head() {
+                // Its hint may still be on the way: looked at again in a moment.
+                Some(known) if head > known && !sure => ahead.push((log, head)),
                 Some(known) if head > known => {
                     // I12: only this check found it.
                     metrics::counter!("clarion_head_check_found_total").increment(1);
@@ -441,6 +482,13 @@ impl RelayState {
                 // The owner's confirmation was lost.
                 None => self.confirm(&log, head).await,
             }
+        }
+        if !ahead.is_empty() {
+            let slot = Arc::clone(&self.arguments.slot);
+            task::spawn(async move {
+                tokio::time::sleep(HINT_PATIENCE).await;
+                let _ = slot.cast(RelayMessage::Heads { heads: ahead, sure: true });
+            });
         }
     }
 

@@ -10,6 +10,7 @@ use clarion_storage::Store;
 use crate::inbox_shard::InboxShard;
 use crate::kinds::Kind;
 use crate::nodes::{NodeNumber, Nodes};
+use crate::intake::{Answer, NewEntry};
 use crate::owner::{OwnerArguments, OwnerHandle, OwnerMessage};
 use crate::product::Product;
 use crate::relay::{OwnerId, Relays};
@@ -33,23 +34,16 @@ pub(crate) struct Router {
     limits: RouterLimits,
     inbox_shards: Vec<OwnerHandle>,
     /// Owners of topics and broadcasts. Bounded by what is pushed to and read from: idle ones go.
-    virtual_owners: RwLock<HashMap<Arc<LogKey>, Arc<dyn VirtualOwner>>>,
+    virtual_owners: RwLock<HashMap<Arc<LogKey>, VirtualOwner>>,
 }
 
 /// A virtual owner and how to start it.
-trait VirtualOwner: Child {
-    fn handle(&self) -> OwnerHandle;
+#[derive(Clone)]
+struct VirtualOwner {
+    handle: OwnerHandle,
+    child: Arc<dyn Child>,
 }
 
-impl<A, F> VirtualOwner for ChildOf<A, F>
-where
-    A: ractor::Actor<Msg = OwnerMessage>,
-    F: Fn(u32) -> (A, A::Arguments) + Send + Sync + 'static,
-{
-    fn handle(&self) -> OwnerHandle {
-        OwnerHandle { slot: Arc::clone(&self.slot) }
-    }
-}
 
 impl Router {
     /// Starts the owners of inboxes.
@@ -59,19 +53,21 @@ impl Router {
         supervisor: SupervisorHandle,
         limits: RouterLimits,
     ) -> Arc<Self> {
-        let slots: Vec<_> = (0..limits.inbox_shards).map(|_| Slot::new()).collect();
+        let shards: Vec<_> =
+            (0..limits.inbox_shards).map(|_| OwnerHandle::new(Slot::new())).collect();
         let router = Arc::new_cyclic(|myself| Self {
             myself: Weak::clone(myself),
             store,
             relays,
             supervisor,
             limits,
-            inbox_shards: slots.iter().map(|slot| OwnerHandle { slot: Arc::clone(slot) }).collect(),
+            inbox_shards: shards.clone(),
             virtual_owners: RwLock::default(),
         });
-        for (number, slot) in slots.into_iter().enumerate() {
+        for (number, handle) in shards.into_iter().enumerate() {
             let id = OwnerId::InboxShard(number as u32);
-            let child = router.child(Kind::InboxShard, number.to_string(), slot, id, 0, || InboxShard);
+            let label = number.to_string();
+            let child = router.child(Kind::InboxShard, label, handle, id, 0, || InboxShard);
             router.supervisor.ensure(Arc::new(child)).await;
         }
         router
@@ -82,12 +78,25 @@ impl Router {
         if let OwnerId::InboxShard(shard) = self.owner_id(log) {
             return self.inbox_shards.get(shard as usize).cloned();
         }
-        let owner = self.virtual_owner(log);
-        let handle = owner.handle();
-        if !handle.slot.is_filled() && !self.supervisor.ensure(owner.as_child()).await {
+        let VirtualOwner { handle, child } = self.virtual_owner(log);
+        if !handle.slot.is_filled() && !self.supervisor.ensure(child).await {
             return None;
         }
         Some(handle)
+    }
+
+    /// Appends through the owner of the entry's log; see [`OwnerHandle::append`]. `None`: the
+    /// owner does not start, nothing happens.
+    pub(crate) async fn append(&self, entry: &NewEntry) -> Option<Answer> {
+        loop {
+            let owner = self.owner(&entry.log).await?;
+            let (answer, runs) = owner.append(entry.clone());
+            // One that stopped because it was idle may be forgotten by now, and this append with
+            // it. One that is being restarted is still the same.
+            if runs || self.owner(&entry.log).await?.is_same(&owner) {
+                return Some(answer);
+            }
+        }
     }
 
     /// Which owner a log has.
@@ -148,37 +157,36 @@ impl Router {
             OwnerId::InboxShard(shard) => self.inbox_shards.get(shard as usize).cloned(),
             OwnerId::Log(log) => {
                 let owners = self.virtual_owners.read().unwrap_or_else(PoisonError::into_inner);
-                owners.get(&log).map(|owner| owner.handle()).filter(|owner| owner.slot.is_filled())
+                owners.get(&log).map(|owner| owner.handle.clone()).filter(|owner| owner.slot.is_filled())
             }
         }
     }
 
-    fn virtual_owner(&self, log: &Arc<LogKey>) -> Arc<dyn VirtualOwner> {
+    fn virtual_owner(&self, log: &Arc<LogKey>) -> VirtualOwner {
         if let Some(owner) =
             self.virtual_owners.read().unwrap_or_else(PoisonError::into_inner).get(log)
         {
-            return Arc::clone(owner);
+            return owner.clone();
         }
         let mut owners = self.virtual_owners.write().unwrap_or_else(PoisonError::into_inner);
-        let make = || -> Arc<dyn VirtualOwner> {
-            let (id, slot) = (OwnerId::Log(Arc::clone(log)), Slot::new());
-            let idle_ms = self.limits.idle_stop_ms;
-            if log.kind == LogKind::Topic {
-                let topic = || crate::topic::Topic;
-                Arc::new(self.child(Kind::Topic, log.to_string(), slot, id, idle_ms, topic))
+        let make = || {
+            let (id, handle) = (OwnerId::Log(Arc::clone(log)), OwnerHandle::new(Slot::new()));
+            let (of, idle_ms, label) = (handle.clone(), self.limits.idle_stop_ms, log.to_string());
+            let child: Arc<dyn Child> = if log.kind == LogKind::Topic {
+                Arc::new(self.child(Kind::Topic, label, of, id, idle_ms, || crate::topic::Topic))
             } else {
-                let product = || Product;
-                Arc::new(self.child(Kind::Product, log.to_string(), slot, id, idle_ms, product))
-            }
+                Arc::new(self.child(Kind::Product, label, of, id, idle_ms, || Product))
+            };
+            VirtualOwner { handle, child }
         };
-        Arc::clone(owners.entry(Arc::clone(log)).or_insert_with(make))
+        owners.entry(Arc::clone(log)).or_insert_with(make).clone()
     }
 
     fn child<A: ractor::Actor<Msg = OwnerMessage, Arguments = OwnerArguments>>(
         &self,
         kind: Kind,
         label: String,
-        slot: Arc<Slot<OwnerMessage>>,
+        handle: OwnerHandle,
         id: OwnerId,
         idle_stop_ms: u64,
         actor: impl Fn() -> A + Send + Sync + 'static,
@@ -188,17 +196,25 @@ impl Router {
             nodes: Nodes { local: Arc::clone(&self.relays) },
             attempt_ms: self.limits.attempt_ms,
             idle_stop_ms,
-            slot: Arc::clone(&slot),
+            handle: handle.clone(),
             incarnation: 0,
         };
-        let (relays, restarted_id) = (Arc::clone(&self.relays), id.clone());
+        let slot = Arc::clone(&handle.slot);
+        let (relays, of) = (Arc::clone(&self.relays), id.clone());
         let myself = Weak::clone(&self.myself);
         ChildOf {
             kind,
             label,
             slot,
             make: move |incarnation| (actor(), OwnerArguments { incarnation, ..arguments.clone() }),
-            restarted: Box::new(move || relays.owner_restarted(restarted_id.clone())),
+            started: Box::new(move |incarnation| {
+                // I12: a shard's first incarnation comes before all relays; a virtual owner may
+                // have been forgotten with interest on its way to it.
+                if incarnation > 1 || matches!(of, OwnerId::Log(_)) {
+                    relays.owner_changed(of.clone());
+                }
+                handle.started();
+            }),
             forgotten: Box::new(move || {
                 if let (OwnerId::Log(log), Some(router)) = (&id, myself.upgrade()) {
                     router.forget(log);
@@ -207,21 +223,26 @@ impl Router {
         }
     }
 
+    /// An idle owner has stopped. What reached it too late starts it again.
     fn forget(&self, log: &Arc<LogKey>) {
         let mut owners = self.virtual_owners.write().unwrap_or_else(PoisonError::into_inner);
-        if owners.get(log).is_some_and(|owner| !owner.handle().slot.is_filled()) {
+        let Some(owner) = owners.get(log).filter(|owner| !owner.handle.slot.is_filled()) else {
+            return;
+        };
+        if owner.handle.intake.is_empty() {
             owners.remove(log);
+            drop(owners);
+            self.relays.owner_changed(OwnerId::Log(Arc::clone(log)));
+        } else {
+            let (supervisor, child) = (self.supervisor.clone(), Arc::clone(&owner.child));
+            task::spawn(async move {
+                supervisor.ensure(child).await;
+            });
         }
     }
 
     /// Virtual owners that are known, running or not.
     pub(crate) fn virtual_owner_count(&self) -> usize {
         self.virtual_owners.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
-impl dyn VirtualOwner {
-    fn as_child(self: Arc<Self>) -> Arc<dyn Child> {
-        self
     }
 }

@@ -5,13 +5,14 @@
 //! restart of a child needs: children recover by themselves.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Message, SpawnErr, SupervisionEvent};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::kinds::{Escalation, Kind, Restart};
 use crate::task;
@@ -60,8 +61,8 @@ pub(crate) trait Child: Send + Sync + 'static {
     fn label(&self) -> String;
     fn start(&self, supervisor: ActorCell) -> BoxFuture<'_, Result<ActorCell, SpawnErr>>;
     fn ended(&self, id: ActorId);
-    /// After every start but the first: neighbours announce themselves again (I12).
-    fn restarted(&self);
+    /// Tells one child from another, whatever their labels.
+    fn identity(&self) -> usize;
     /// It stopped because it was idle: forget it.
     fn forgotten(&self);
 }
@@ -73,7 +74,10 @@ pub(crate) struct ChildOf<A: Actor, F> {
     pub(crate) slot: Arc<Slot<A::Msg>>,
     /// Gets the incarnation, from 1.
     pub(crate) make: F,
-    pub(crate) restarted: Box<dyn Fn() + Send + Sync>,
+    /// After every start, once the slot is filled; gets the incarnation: neighbours announce
+    /// themselves again (I12).
+    pub(crate) started: Box<dyn Fn(u32) + Send + Sync>,
+    /// After it stopped by itself.
     pub(crate) forgotten: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -97,6 +101,7 @@ where
             let (actor, _) = Actor::spawn_linked(None, actor, arguments, supervisor).await?;
             let cell = actor.get_cell();
             self.slot.fill(actor);
+            (self.started)(incarnation);
             Ok(cell)
         })
     }
@@ -105,8 +110,8 @@ where
         self.slot.empty_if(id);
     }
 
-    fn restarted(&self) {
-        (self.restarted)();
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.slot).addr()
     }
 
     fn forgotten(&self) {
@@ -118,14 +123,14 @@ where
 #[derive(Clone)]
 pub(crate) struct SupervisorHandle {
     actor: ActorRef<SupervisorMessage>,
-    healthy: Arc<AtomicBool>,
+    unhealthy_until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl SupervisorHandle {
     pub(crate) async fn start() -> Result<Self, SpawnErr> {
-        let healthy = Arc::new(AtomicBool::new(true));
-        let (actor, _) = Supervisor::spawn(None, Supervisor, Arc::clone(&healthy)).await?;
-        Ok(Self { actor, healthy })
+        let unhealthy_until = Arc::new(Mutex::new(None));
+        let (actor, _) = Supervisor::spawn(None, Supervisor, Arc::clone(&unhealthy_until)).await?;
+        Ok(Self { actor, unhealthy_until })
     }
 
     /// Starts `child` unless it runs already. `false`: it is quarantined, or the node stops.
@@ -139,7 +144,8 @@ impl SupervisorHandle {
 
     /// Whether no kind is beyond its budget and the supervisor itself runs.
     pub(crate) fn healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        let until = *self.unhealthy_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| Instant::now() >= until)
             && self.actor.get_status() == ractor::ActorStatus::Running
     }
 
@@ -166,29 +172,30 @@ struct Supervisor;
 
 struct SupervisorState {
     running: HashMap<ActorId, (Arc<dyn Child>, ActorCell)>,
-    /// [`key`]s of what runs or waits for its back-off.
-    known: HashSet<String>,
-    /// Crash times of children within their window; dropped when the window has passed.
+    /// Identities of what runs or waits for its back-off.
+    known: HashSet<usize>,
+    /// Crash times of children within their window, by [`key`]; dropped when it has passed. At
+    /// most one more than the budget allows for each.
     crashes: HashMap<String, VecDeque<Instant>>,
-    healthy: Arc<AtomicBool>,
+    unhealthy_until: Arc<Mutex<Option<Instant>>>,
     stopping: bool,
 }
 
 impl Actor for Supervisor {
     type Msg = SupervisorMessage;
     type State = SupervisorState;
-    type Arguments = Arc<AtomicBool>;
+    type Arguments = Arc<Mutex<Option<Instant>>>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<Self::Msg>,
-        healthy: Self::Arguments,
+        unhealthy_until: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         Ok(SupervisorState {
             running: HashMap::new(),
             known: HashSet::new(),
             crashes: HashMap::new(),
-            healthy,
+            unhealthy_until,
             stopping: false,
         })
     }
@@ -204,10 +211,7 @@ impl Actor for Supervisor {
                 let _ = reply.send(state.ensure(&myself, child).await);
             }
             SupervisorMessage::StartAgain { child } => {
-                if !state.stopping {
-                    state.start(&myself, &child).await;
-                    child.restarted();
-                }
+                state.start_again(&myself, &child).await;
             }
             SupervisorMessage::StopAll { reply } => {
                 state.stop_all().await;
@@ -236,25 +240,28 @@ impl Actor for Supervisor {
 
 impl SupervisorState {
     async fn ensure(&mut self, myself: &ActorRef<SupervisorMessage>, child: Arc<dyn Child>) -> bool {
-        if self.known.contains(&key(&child)) {
+        if self.known.contains(&child.identity()) {
             return true;
         }
         if self.stopping || self.over_budget(&child) {
             return false;
         }
-        let restart = self.crashes.contains_key(&key(&child));
-        let started = self.start(myself, &child).await;
-        if started && restart {
-            child.restarted();
+        self.start(myself, &child).await
+    }
+
+    /// A back-off or a quarantine is over.
+    async fn start_again(&mut self, myself: &ActorRef<SupervisorMessage>, child: &Arc<dyn Child>) {
+        let runs = self.running.values().any(|(known, _)| known.identity() == child.identity());
+        if !self.stopping && !runs {
+            self.start(myself, child).await;
         }
-        started
     }
 
     async fn start(&mut self, myself: &ActorRef<SupervisorMessage>, child: &Arc<dyn Child>) -> bool {
         match child.start(myself.get_cell()).await {
             Ok(cell) => {
                 child.kind().figures().on_start(child.kind());
-                self.known.insert(key(child));
+                self.known.insert(child.identity());
                 self.running.insert(cell.get_id(), (Arc::clone(child), cell));
                 true
             }
@@ -272,7 +279,7 @@ impl SupervisorState {
         let kind = child.kind();
         kind.figures().on_end(kind, crash.is_some());
         child.ended(id);
-        self.known.remove(&key(&child));
+        self.known.remove(&child.identity());
         let Some(reason) = crash else {
             child.forgotten();
             return;
@@ -284,22 +291,34 @@ impl SupervisorState {
         }
     }
 
-    /// Back-off 0, 20, 40 … 1000 ms with the crashes in the window.
+    /// Back-off 0, 20, 40 … 1000 ms with the crashes in the window; in quarantine until the
+    /// budget allows it again.
     fn start_later(&mut self, myself: &ActorRef<SupervisorMessage>, child: &Arc<dyn Child>) {
         let policy = child.kind().policy();
         if policy.restart == Restart::OnUse {
             return;
         }
-        if self.over_budget(child) && policy.escalation == Escalation::NodeUnhealthy {
-            tracing::error!(kind = policy.name, "crash budget used up: the node is not healthy");
-            self.healthy.store(false, Ordering::Relaxed);
-        }
         let crashes = self.crashes.get(&key(child)).map_or(0, VecDeque::len) as u32;
-        self.known.insert(key(child));
-        let pause = Duration::from_millis(match crashes {
+        let mut pause = Duration::from_millis(match crashes {
             0 | 1 => 0,
-            n => (10_u64 << n.min(7)).min(1000),
+            n => (10_u64 << (n - 1).min(7)).min(1000),
         });
+        let quarantined = match self.over_budget_until(child) {
+            None => false,
+            Some(until) if policy.escalation == Escalation::NodeUnhealthy => {
+                tracing::error!(kind = policy.name, "crash budget used up: the node is not healthy");
+                *self.unhealthy_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+                false
+            }
+            Some(until) => {
+                tracing::error!(kind = policy.name, actor = child.label(), "quarantined");
+                pause = until.saturating_duration_since(Instant::now());
+                true
+            }
+        };
+        if !quarantined {
+            self.known.insert(child.identity());
+        }
         let (myself, child) = (myself.clone(), Arc::clone(child));
         task::spawn(async move {
             tokio::time::sleep(pause).await;
@@ -310,17 +329,26 @@ impl SupervisorState {
     fn note_crash(&mut self, child: &Arc<dyn Child>) {
         let window = Duration::from_millis(child.kind().policy().window_ms);
         self.crashes.retain(|_, times| times.back().is_some_and(|last| last.elapsed() < window));
+        let kept = child.kind().policy().crashes_max as usize + 1;
         let times = self.crashes.entry(key(child)).or_default();
         times.retain(|at| at.elapsed() < window);
+        if times.len() >= kept {
+            times.pop_front();
+        }
         times.push_back(Instant::now());
     }
 
     fn over_budget(&self, child: &Arc<dyn Child>) -> bool {
+        self.over_budget_until(child).is_some()
+    }
+
+    /// When the budget of a child that used it up allows it to run again.
+    fn over_budget_until(&self, child: &Arc<dyn Child>) -> Option<Instant> {
         let policy = child.kind().policy();
-        let window = Duration::from_millis(policy.window_ms);
-        self.crashes.get(&key(child)).is_some_and(|times| {
-            times.iter().filter(|at| at.elapsed() < window).count() > policy.crashes_max as usize
-        })
+        let times = self.crashes.get(&key(child))?;
+        let oldest = times.get(times.len().checked_sub(policy.crashes_max as usize + 1)?)?;
+        let until = *oldest + Duration::from_millis(policy.window_ms);
+        (until > Instant::now()).then_some(until)
     }
 
     async fn stop_all(&mut self) {

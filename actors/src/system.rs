@@ -120,7 +120,6 @@ impl System {
         let pushes = Pushes::new(
             Arc::clone(&store),
             Arc::clone(&router),
-            Arc::clone(&relays),
             supervisor.clone(),
             push_limits(&config),
         );
@@ -534,9 +533,11 @@ async fn start_relays(
                 };
                 (Relay, arguments)
             },
-            restarted: Box::new(move || {
-                for shard in &shards {
-                    shard.each(|| LinkEvent::RelayRestarted { relay: number });
+            started: Box::new(move |incarnation| {
+                if incarnation > 1 {
+                    for shard in &shards {
+                        shard.each(|| LinkEvent::RelayRestarted { relay: number });
+                    }
                 }
             }),
             forgotten: Box::new(|| {}),
@@ -565,7 +566,7 @@ async fn start_link_shards(
                 let (handle, store) = (Arc::clone(&handle), Arc::clone(&store));
                 (LinkShard, LinkShardArguments { handle, store, cursor_flush_ms })
             },
-            restarted: Box::new(|| {}),
+            started: Box::new(|_| {}),
             forgotten: Box::new(|| {}),
         };
         if !supervisor.ensure(Arc::new(child)).await {

@@ -21,7 +21,7 @@ impl Actor for Topic {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(OwnedLogs::new(arguments, myself))
+        Ok(OwnedLogs::new(arguments, &myself))
     }
 
     async fn handle(

@@ -4,8 +4,8 @@
 
 mod command;
 
-use serde_json::Value;
 use command::{clarion, code, stderr};
+use serde_json::Value;
 
 fn bench(arguments: &str) -> Value {
     let directory = tempfile::tempdir().unwrap();

@@ -145,8 +145,7 @@ fn a_port_in_use_names_the_flag_or_the_key() {
     let directory = tempfile::tempdir().unwrap();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
-    let output =
-        run(directory.path(), &["dev", "--http", "127.0.0.1:0", "--terminals", &address]);
+    let output = run(directory.path(), &["dev", "--http", "127.0.0.1:0", "--terminals", &address]);
     assert_eq!(code(&output), 1, "{}", stderr(&output));
     assert!(stderr(&output).contains("--terminals"), "{}", stderr(&output));
     assert!(stderr(&output).contains("another process listens there"), "{}", stderr(&output));

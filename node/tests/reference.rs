@@ -2,7 +2,8 @@
 //! `UPDATE_DOCS=1` this test writes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-const BEGIN: &str = "<!-- commands: written by `UPDATE_DOCS=1 cargo test -p clarion --test reference` -->\n";
+const BEGIN: &str =
+    "<!-- commands: written by `UPDATE_DOCS=1 cargo test -p clarion --test reference` -->\n";
 const END: &str = "<!-- end of commands -->";
 
 #[test]

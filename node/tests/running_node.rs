@@ -7,9 +7,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
+use command::{ADMIN_TOKEN, Dev, Running, clarion, code, config_in, stderr, stdout};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use command::{ADMIN_TOKEN, Dev, Running, clarion, code, config_in, stderr, stdout};
 
 #[test]
 fn what_is_pushed_is_listened_to_and_accounted_for() {

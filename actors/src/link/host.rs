@@ -212,13 +212,22 @@ impl Host {
         self.identity.kind
     }
 
-    /// Registers with a relay that was restarted.
-    pub(super) fn register_again(&self, relay: u16, around: &Surroundings<'_>) {
-        for (alias, log, ..) in self.session.logs() {
-            if around.context.relays.number_of(log) == relay {
-                self.register(alias, Arc::clone(log), 0, around);
+    /// Registers with a relay that was restarted. Reads that it was asked for may be lost with it:
+    /// they count as failed, and one that is answered all the same does no harm.
+    pub(super) fn register_again(&mut self, relay: u16, around: &mut Surroundings<'_>) -> Stepped {
+        let of_relay = |(_, log): &(LogAlias, Arc<LogKey>)| {
+            around.context.relays.number_of(log) == relay
+        };
+        let logs = self.session.logs().map(|(alias, log, ..)| (alias, Arc::clone(log)));
+        let logs: Vec<_> = logs.filter(of_relay).collect();
+        for (alias, log) in logs {
+            self.register(alias, log, 0, around);
+            match self.step(Event::ReadFailed { log: alias }, around) {
+                Stepped::On => {}
+                ended => return ended,
             }
         }
+        Stepped::On
     }
 
     /// What a tick brings: the token's end, the generation check, the session's own deadlines.

@@ -86,6 +86,8 @@ pub(crate) enum SessionEvent {
     NewerGeneration(u64),
     /// The store refused its cursor or says that its generation is old (I7).
     Stale,
+    /// The store has less than the session's cursor says: history was lost under it (I5).
+    AboveHead,
     /// The back-end closed it.
     Kicked,
     /// Its inbox is full: write down now what it has acknowledged.

@@ -476,6 +476,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             }
             SessionEvent::NewerGeneration(_) => Stepped::On,
             SessionEvent::Stale => Stepped::Close(Code::Replaced, ""),
+            SessionEvent::AboveHead => Stepped::Close(Code::StoreAway, "history was lost"),
             SessionEvent::Kicked => Stepped::Close(Code::Kicked, ""),
             SessionEvent::FlushCursors => {
                 around.shard.flush_soon();
@@ -503,12 +504,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
                 encode::frame(out, &NodeFrame::Goaway { s: 0, after_ms });
             }
             LinkEvent::RelayRestarted { relay } => {
-                let mut around = self.around(out);
-                around.now_ms = self.context.store.time_ms();
-                for (_, stage) in &self.sessions {
-                    if let Stage::Live(host) = stage {
-                        host.register_again(relay, &around);
-                    }
+                let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| *number).collect();
+                for number in numbers {
+                    self.with_host(number, out, |host, around| host.register_again(relay, around));
                 }
             }
         }
@@ -647,5 +645,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             now_ms: self.context.store.time_ms(),
             heartbeat_ms: self.heartbeat_ms,
         }
+    }
+}
+
+#[cfg(test)]
+mod size_tmp {
+    #[test]
+    fn sizes() {
+        use super::*;
+        eprintln!("Link {} WS {} Host {} Session {} Inbox {} Item {} Stage {} ",
+            size_of::<Link<tokio::net::TcpStream>>(), size_of::<WebSocketStream<LinkIo<tokio::net::TcpStream>>>(), size_of::<Host>(),
+            size_of::<clarion_core::session::Session>(), size_of::<LinkInbox>(), size_of::<Item>(), size_of::<Stage>());
     }
 }

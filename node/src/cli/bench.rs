@@ -1,6 +1,6 @@
 //! `clarion bench`: what a node costs and how fast it is. The node is a process of its own (started
 //! here with a temporary data directory, or one that runs), measured from `/proc`; the terminals
-//! are in load processes ([`load`]); pushes are made here, with the SDK. Every bench is bounded and
+//! are in load processes ([`load`], [`worker`]); pushes are made here, with the SDK. Every bench is bounded and
 //! ends by itself.
 
 use std::path::PathBuf;
@@ -26,6 +26,7 @@ mod resume;
 mod sdk_terminal;
 mod stage;
 mod tally;
+mod worker;
 mod ws;
 
 const EXAMPLES: &str = "\
@@ -97,7 +98,7 @@ pub(crate) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         if matches!(bench, Bench::Load) {
             // Ctrl-C reaches the whole group; the bench decides when its load ends.
             return tokio::select! {
-                served = load::serve() => served,
+                served = worker::serve() => served,
                 () = ignore_interrupts() => Ok(()),
             };
         }

@@ -36,8 +36,8 @@ pub(crate) enum ConfigCommand {
 /// Reads a config, or tells all that is wrong with it.
 pub(crate) fn load(file: &Path) -> Result<(Config, Environment), Failure> {
     let environment = Environment::of_process();
-    let config = Config::load(file, &environment, Mode::Start)
-        .map_err(|errors| in_config(file, &errors))?;
+    let config =
+        Config::load(file, &environment, Mode::Start).map_err(|errors| in_config(file, &errors))?;
     Ok((config, environment))
 }
 
@@ -53,10 +53,10 @@ fn in_config(file: &Path, errors: &[clarion_config::ConfigError]) -> Failure {
 pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> {
     let environment = Environment::of_process();
     match Config::load(&arguments.file, &environment, Mode::Start) {
-        Ok(config) => output.result(
-            &json!({"ok": true, "file": arguments.file, "config": config}),
-            || summary(&arguments.file, &config, arguments.print),
-        ),
+        Ok(config) => output
+            .result(&json!({"ok": true, "file": arguments.file, "config": config}), || {
+                summary(&arguments.file, &config, arguments.print)
+            }),
         Err(errors) => {
             if output.is_json() {
                 let document = json!({"ok": false, "file": arguments.file, "errors": errors});

@@ -75,7 +75,10 @@ impl Connection {
     pub(crate) fn find(options: &ConnectionOptions) -> Result<Self, Failure> {
         let admin_token = match &options.admin_token_file {
             Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
-                Failure::local(format!("cannot read {} (--admin-token-file)", file.display()), error)
+                Failure::local(
+                    format!("cannot read {} (--admin-token-file)", file.display()),
+                    error,
+                )
             })?),
             None => std::env::var("CLARION_ADMIN_TOKEN").ok(),
         };
@@ -131,12 +134,13 @@ impl Connection {
                 (Ok(key), Ok(secret)) => (key, secret),
                 _ => {
                     let keys = self.credentials.product(product)?.ok_or_else(|| {
-                        Failure::usage(format!("this needs a key of the product {product}"))
-                            .hint(format!(
+                        Failure::usage(format!("this needs a key of the product {product}")).hint(
+                            format!(
                                 "set CLARION_API_KEY and CLARION_API_SECRET, or have {} (see \
                                  `clarion product create --save`)",
                                 self.credentials.product_file(product).display()
-                            ))
+                            ),
+                        )
                     })?;
                     (keys.api_key.to_string(), keys.api_secret)
                 }

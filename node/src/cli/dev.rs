@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use clarion_actors::system::System;
 use clarion_config::{Config, Environment, Mode};
-use clarion_protocol::http::{TerminalKind, TokenAlgorithm};
 use clarion_protocol::ProductId;
+use clarion_protocol::http::{TerminalKind, TokenAlgorithm};
 use clarion_storage::{ApiKey, ProductRecord, TokenKey};
 use serde_json::json;
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use clarion_protocol::{Code, TerminalId, TopicName, TopicPattern};
 use clarion_sdk::terminal::{Closed, StartError};
-use clarion_sdk::{Event, Events, FileCursors, Message, Payload, Terminal, TerminalHandle, TokenSource};
+use clarion_sdk::{
+    Event, Events, FileCursors, Message, Payload, Terminal, TerminalHandle, TokenSource,
+};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
@@ -73,10 +75,9 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     let shown = show(&mut events, arguments.count, deadline, output).await?;
     finish(&handle, &mut events).await;
     match arguments.count {
-        Some(count) if shown < count => Err(Failure::new(
-            Exit::Failed,
-            format!("{shown} of {count} messages came in time"),
-        )),
+        Some(count) if shown < count => {
+            Err(Failure::new(Exit::Failed, format!("{shown} of {count} messages came in time")))
+        }
         _ => Ok(()),
     }
 }
@@ -86,8 +87,11 @@ fn token_source(arguments: &Arguments, connection: Connection) -> TokenSource {
         return TokenSource::from(token.as_str());
     }
     let (terminal, subject) = (arguments.terminal.clone(), arguments.subject.clone());
-    let patterns: Vec<TopicPattern> =
-        arguments.topics.iter().filter_map(|topic| TopicPattern::new(topic.as_str()).ok()).collect();
+    let patterns: Vec<TopicPattern> = arguments
+        .topics
+        .iter()
+        .filter_map(|topic| TopicPattern::new(topic.as_str()).ok())
+        .collect();
     let all = std::sync::Arc::new((connection, terminal, subject, patterns));
     TokenSource::from_fn(move || {
         let all = all.clone();
@@ -204,8 +208,9 @@ fn not_started(error: StartError) -> Failure {
         },
         StartError::Url(error) => Failure::usage(format!("--terminals: {error}"))
             .hint("give a WebSocket URL such as ws://127.0.0.1:8081"),
-        StartError::Cursors(error) => Failure::local("the cursor file cannot be used", error)
-            .hint("each terminal needs a file of its own; remove it to start from the node's count"),
+        StartError::Cursors(error) => Failure::local("the cursor file cannot be used", error).hint(
+            "each terminal needs a file of its own; remove it to start from the node's count",
+        ),
         other => Failure::local("cannot listen", other),
     }
 }

@@ -38,8 +38,15 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
 
 fn shown(state: &MessageState) -> String {
     let mut table = Table::new([
-        "target", "audience", "delivered", "acknowledged", "expired", "undeliverable",
-        "suppressed", "evicted", "pending",
+        "target",
+        "audience",
+        "delivered",
+        "acknowledged",
+        "expired",
+        "undeliverable",
+        "suppressed",
+        "evicted",
+        "pending",
     ]);
     let mut row = |name: String, counts: &Counts| {
         table.row([

@@ -55,7 +55,10 @@ impl Output {
         } else if failure.exit != Exit::Interrupted {
             let mut text = format!("error: {}\n", failure.message.trim_end());
             if let Some(hint) = &failure.hint {
-                text.push_str(&format!("  hint: {}\n", hint.trim_end().replace('\n', "\n        ")));
+                text.push_str(&format!(
+                    "  hint: {}\n",
+                    hint.trim_end().replace('\n', "\n        ")
+                ));
             }
             if let Some(id) = &failure.request_id {
                 text.push_str(&format!("  request id: {id}\n"));
@@ -99,7 +102,11 @@ impl Table {
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
         };
         for row in &self.rows {
             let mut line = String::new();

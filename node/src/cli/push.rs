@@ -38,7 +38,10 @@ pub(crate) struct Arguments {
     payload: Payload,
     /// The content type of the file
     #[arg(
-        long, requires = "file", default_value = "application/octet-stream", value_name = "TYPE"
+        long,
+        requires = "file",
+        default_value = "application/octet-stream",
+        value_name = "TYPE"
     )]
     content_type: String,
     /// How long it may wait for terminals that are away: a number with s, m, h or d; 0s reaches
@@ -87,7 +90,8 @@ struct Payload {
 
 pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let connection = Connection::find(&arguments.connection)?;
-    let mut push = arguments.payload.said_to(arguments.audience.addressed(), &arguments.content_type)?;
+    let mut push =
+        arguments.payload.said_to(arguments.audience.addressed(), &arguments.content_type)?;
     if let Some(ttl) = arguments.ttl {
         push = push.ttl(ttl.as_secs());
     }
@@ -147,8 +151,9 @@ impl Payload {
         }
         if let Some(json) = self.json_payload {
             let payload = RawValue::from_string(json).map_err(|error| {
-                Failure::usage(format!("--json-payload is not JSON: {error}"))
-                    .hint("quote it for the shell: --json-payload '{\"a\": 1}'; --text takes any text")
+                Failure::usage(format!("--json-payload is not JSON: {error}")).hint(
+                    "quote it for the shell: --json-payload '{\"a\": 1}'; --text takes any text",
+                )
             })?;
             return Ok(to.raw_json(payload)?);
         }

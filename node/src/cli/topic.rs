@@ -93,10 +93,8 @@ fn changed(outcomes: &[MemberOutcome], output: Output) -> Result<(), Failure> {
     output.result(&outcomes, || {
         let line = |outcome: &MemberOutcome| {
             let state = if outcome.member { "in" } else { "out" };
-            let error = outcome
-                .error
-                .as_ref()
-                .map_or(String::new(), |error| format!("  ({})", error.code));
+            let error =
+                outcome.error.as_ref().map_or(String::new(), |error| format!("  ({})", error.code));
             format!("{}  {state}{error}\n", outcome.terminal)
         };
         outcomes.iter().map(line).collect()

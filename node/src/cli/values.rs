@@ -34,7 +34,9 @@ mod tests {
         assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("3d").unwrap(), Duration::from_secs(259_200));
         assert_eq!(duration("0s").unwrap(), Duration::ZERO);
-        for wrong in ["", "s", "90", "-1s", "1.5h", "9y", "99999999999999999999d", "1ü", "213503982334602d"] {
+        for wrong in
+            ["", "s", "90", "-1s", "1.5h", "9y", "99999999999999999999d", "1ü", "213503982334602d"]
+        {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -84,12 +84,8 @@ impl Node {
             stopped(&stop),
         );
         parts.spawn(async { ("http", served.await.map_err(|error| error.to_string())) });
-        let served = gateway::serve(
-            system.clone(),
-            Arc::clone(&config),
-            terminals_listener,
-            stopped(&stop),
-        );
+        let served =
+            gateway::serve(system.clone(), Arc::clone(&config), terminals_listener, stopped(&stop));
         parts.spawn(async { ("terminals", served.await.map_err(|error| error.to_string())) });
         let stopped = stopped(&stop);
         parts.spawn(async move {
@@ -190,12 +186,14 @@ fn certificates(config: &Config) -> Result<(), StartError> {
         ("http", &http.tls_cert_file, &http.tls_key_file),
         ("terminals", &terminals.tls_cert_file, &terminals.tls_key_file),
     ] {
-        http::tls::server_config(cert.as_deref(), key.as_deref(), &["http/1.1"]).map_err(|error| {
-            StartError::new(error.to_string()).mend(format!(
+        http::tls::server_config(cert.as_deref(), key.as_deref(), &["http/1.1"]).map_err(
+            |error| {
+                StartError::new(error.to_string()).mend(format!(
                 "name the certificate chain in `{section}.tls_cert_file` and its private key in \
                  `{section}.tls_key_file`, both PEM"
             ))
-        })?;
+            },
+        )?;
     }
     Ok(())
 }

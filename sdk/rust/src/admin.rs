@@ -79,7 +79,10 @@ impl Admin {
         limit: Option<usize>,
     ) -> Result<Page<ProductInfo>, PushError> {
         let place = page(&self.0.base.place("/v1/products")?, after, limit, None)?;
-        self.0.http.call(Call { method: Method::GET, place: &place, body: None, idempotent: true }).await
+        self.0
+            .http
+            .call(Call { method: Method::GET, place: &place, body: None, idempotent: true })
+            .await
     }
 
     /// A product.

@@ -148,7 +148,12 @@ impl Backend {
     /// When the node refuses the push, or does not answer before the deadline.
     pub async fn push(&self, push: Push) -> Result<PushAccepted, PushError> {
         let body = push.into_body()?;
-        let call = Call { method: Method::POST, place: &self.0.messages, body: Some(body), idempotent: true };
+        let call = Call {
+            method: Method::POST,
+            place: &self.0.messages,
+            body: Some(body),
+            idempotent: true,
+        };
         self.0.http.call(call).await
     }
 

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use clarion_protocol::oauth::{SignRequest, sign};
 use clarion_protocol::{Code, Problem};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -244,9 +242,11 @@ impl Http {
         if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let response = self.client.request(request).await.map_err(|error| {
-            Attempt::connection(error.is_connect(), explain(&error))
-        })?;
+        let response = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| Attempt::connection(error.is_connect(), explain(&error)))?;
         let (head, body) = response.into_parts();
         let bytes = Limited::new(body, ANSWER_BYTES_MAX)
             .collect()
@@ -274,9 +274,8 @@ fn explain(error: &dyn std::error::Error) -> String {
 }
 
 fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt {
-    let retry_after_s = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    let retry_after_s =
+        headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => Attempt::refused(problem, retry_after_s),
         Err(_) => Attempt::status(status.as_u16(), retry_after_s),
@@ -286,10 +285,9 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt {
 /// Whether the push may have been stored although the node answered with this problem.
 pub(crate) fn leaves_unknown(problem: &Problem) -> bool {
     match problem.known_code() {
-        Some(code) => matches!(
-            code,
-            Code::OutcomeUnknown | Code::Internal | Code::IdempotencyInProgress
-        ),
+        Some(code) => {
+            matches!(code, Code::OutcomeUnknown | Code::Internal | Code::IdempotencyInProgress)
+        }
         None => problem.status >= 500,
     }
 }

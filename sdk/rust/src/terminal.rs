@@ -31,7 +31,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use clarion_protocol::{IdError, ProductId, TopicName};
 use tokio::sync::oneshot;
 use url::Url;
@@ -377,4 +376,3 @@ impl TerminalHandle {
 
 /// The only session of the link.
 const SESSION: u32 = 1;
-

@@ -306,7 +306,8 @@ async fn frames_of_other_sessions_and_of_unknown_types_are_ignored() {
     let (_handle, mut events) = node.terminal().connect().await.unwrap();
     let (mut link, _) = node.session().await;
     link.send_text(r#"{"t":"novelty","s":1,"x":[]}"#.to_owned()).await;
-    let text = r#"{"t":"deliver","s":2,"l":0,"m":[{"o":4,"id":"00000000000000000000000009","d":1}]}"#;
+    let text =
+        r#"{"t":"deliver","s":2,"l":0,"m":[{"o":4,"id":"00000000000000000000000009","d":1}]}"#;
     link.send_text(text.to_owned()).await;
     link.0.send(Ws::Ping(vec![1].into())).await.unwrap();
     link.deliver(TERMINAL, [1]).await;

@@ -62,7 +62,11 @@ impl AsyncRead for MortalStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.life.is_dead() { Poll::Pending } else { Pin::new(&mut self.stream).poll_read(cx, buffer) }
+        if self.life.is_dead() {
+            Poll::Pending
+        } else {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        }
     }
 }
 

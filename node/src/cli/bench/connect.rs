@@ -54,7 +54,12 @@ pub(super) async fn run(
     let reach = Reach::AtLeast(15_000.0);
     let per_cpu = known_cpu.map(|cpu| known_count / cpu);
     report.figure("known terminals per server CPU second", per_cpu, "/s", reach);
-    report.figure("new terminals per server CPU second", new_cpu.map(|cpu| count / cpu), "/s", None);
+    report.figure(
+        "new terminals per server CPU second",
+        new_cpu.map(|cpu| count / cpu),
+        "/s",
+        None,
+    );
     report.figure("known terminals per second", known_count / known, "/s", None);
     report.figure("new terminals per second", count / new, "/s", None);
     stage.strike().await?;

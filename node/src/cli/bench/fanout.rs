@@ -124,9 +124,7 @@ async fn full_speed(stage: &Stage, loads: &mut Loads, options: &Options) -> Resu
     let numbers = 0..options.burst;
     let push = |n| {
         let backend = &backend;
-        async move {
-            backend.push(Push::to_topic(TOPIC), Payload::json(n, options.bytes)).await
-        }
+        async move { backend.push(Push::to_topic(TOPIC), Payload::json(n, options.bytes)).await }
     };
     super::stage::pipelined(numbers, IN_FLIGHT, push).await?;
     let expected = options.burst * u64::from(options.terminals);

@@ -69,10 +69,7 @@ pub(super) async fn run(
     let each = |now: Option<f64>| Some((now? - empty?) / f64::from(options.terminals));
     let mut report = Report::new(
         "idle",
-        format!(
-            "{} terminals with four logs each, {client}; heartbeat 30 s",
-            options.terminals
-        ),
+        format!("{} terminals with four logs each, {client}; heartbeat 30 s", options.terminals),
     );
     report.figure("server memory per terminal", each(idle), "bytes", Reach::AtMost(3072.0));
     report.figure(
@@ -86,7 +83,12 @@ pub(super) async fn run(
     let per_terminal = cpu.map(|cpu| cpu * 1e6 / seconds / f64::from(options.terminals));
     report.figure("server CPU per terminal", per_terminal, "us/s", Reach::AtMost(0.6));
     report.figure("server memory before", empty, "bytes", None);
-    report.figure("messages lost", float(expected.saturating_sub(counts.received)), "", Reach::AtMost(0.0));
+    report.figure(
+        "messages lost",
+        float(expected.saturating_sub(counts.received)),
+        "",
+        Reach::AtMost(0.0),
+    );
     loads.disconnect().await?;
     stage.strike().await?;
     Ok(report)

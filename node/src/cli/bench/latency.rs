@@ -123,7 +123,7 @@ async fn schedule(stage: &Stage, options: &Options, seconds: u64) -> Result<Vec<
             .hint("lower --rate"));
         }
         let index = u32::try_from(n % u64::from(options.terminals)).unwrap_or(0);
-                let (backend, bytes) = (backend.clone(), options.bytes);
+        let (backend, bytes) = (backend.clone(), options.bytes);
         let due = start_ns + u64::try_from(due.as_nanos()).unwrap_or(0);
         pushes.spawn(async move {
             backend.push(to_terminal(index), Payload::json(n, bytes)).await?;

@@ -87,8 +87,7 @@ impl Node {
         if !init.success() {
             return Err(failed(&format!("`clarion store init` ended with {init}")));
         }
-        let mut child =
-            command(&["--json", "start"]).spawn().map_err(|error| failed(&error))?;
+        let mut child = command(&["--json", "start"]).spawn().map_err(|error| failed(&error))?;
         let stdout = child.stdout.take().ok_or_else(|| failed(&"no pipe"))?;
         let mut line = String::new();
         timeout(READY_TIMEOUT, BufReader::new(stdout).read_line(&mut line))

@@ -77,7 +77,7 @@ async fn phase(
         async move {
             let index = u32::try_from(n % u64::from(options.inboxes)).unwrap_or(0);
             let start = Instant::now();
-                        backend.push(to_terminal(index), Payload::json(n, options.bytes)).await?;
+            backend.push(to_terminal(index), Payload::json(n, options.bytes)).await?;
             let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             latencies.borrow_mut().saturating_record(took);
             Ok(())

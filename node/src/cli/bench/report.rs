@@ -68,9 +68,10 @@ impl Figure {
     }
 
     pub(super) fn shown(&self) -> String {
-        self.value.map_or_else(|| "not measured".to_owned(), |value| {
-            format!("{} {}", number(value), self.unit).trim_end().to_owned()
-        })
+        self.value.map_or_else(
+            || "not measured".to_owned(),
+            |value| format!("{} {}", number(value), self.unit).trim_end().to_owned(),
+        )
     }
 
     pub(super) fn reach_shown(&self) -> String {
@@ -103,7 +104,11 @@ pub(super) fn number(value: f64) -> String {
         }
         grouped.push(digit);
     }
-    if fraction.is_empty() { format!("{sign}{grouped}") } else { format!("{sign}{grouped}.{fraction}") }
+    if fraction.is_empty() {
+        format!("{sign}{grouped}")
+    } else {
+        format!("{sign}{grouped}.{fraction}")
+    }
 }
 
 /// Several reports, for people.
@@ -142,10 +147,7 @@ mod tests {
     fn numbers_have_three_digits_that_count() {
         let shown: Vec<String> =
             [0.0, 0.1234, 1.5, 12.34, 123.4, 1_234.5, 1_234_567.0, -1234.0].map(number).into();
-        assert_eq!(
-            shown,
-            ["0", "0.123", "1.50", "12.3", "123", "1,234", "1,234,567", "-1,234"]
-        );
+        assert_eq!(shown, ["0", "0.123", "1.50", "12.3", "123", "1,234", "1,234,567", "-1,234"]);
     }
 
     #[test]

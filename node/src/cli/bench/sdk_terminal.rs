@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use clarion_protocol::TopicName;
 use clarion_sdk::terminal::Events;
 use clarion_sdk::transport::Tcp;
 use clarion_sdk::{Event, Payload, Terminal, TerminalHandle};
-use clarion_protocol::TopicName;
 use tokio::sync::watch;
 
 use super::load::Terminals;

@@ -187,7 +187,5 @@ pub(super) async fn pipelined<T, F: Future<Output = Result<(), Failure>>>(
     in_flight: usize,
     job: impl Fn(T) -> F,
 ) -> Result<(), Failure> {
-    futures_util::stream::iter(items.map(Ok))
-        .try_for_each_concurrent(in_flight, job)
-        .await
+    futures_util::stream::iter(items.map(Ok)).try_for_each_concurrent(in_flight, job).await
 }

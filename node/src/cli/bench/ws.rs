@@ -86,7 +86,7 @@ async fn connection_of(stage: &Stage, options: &Options, connection: u32) -> Res
             // Connections start at different terminals and go round.
             let turn = n * u64::from(options.connections) + u64::from(connection);
             let index = u32::try_from(turn % u64::from(options.terminals)).unwrap_or(0);
-                        link.push(to_terminal(index), Payload::json(n, options.bytes)).await
+            link.push(to_terminal(index), Payload::json(n, options.bytes)).await
         }
     };
     pipelined(numbers, usize::try_from(options.in_flight).unwrap_or(1), push).await

@@ -248,11 +248,9 @@ impl Driver {
             wire::connect(connector, &self.url, SUBPROTOCOL_PUSH, Some(authorization), bytes);
         let mut wire = connected.await.map_err(|failure| match failure {
             ConnectFailure::Io(error) => End::Broken(error),
-            ConnectFailure::Refused { status, retry_after_s, body } => refusal(
-                status,
-                serde_json::from_slice(&body).ok(),
-                retry_after_s,
-            ),
+            ConnectFailure::Refused { status, retry_after_s, body } => {
+                refusal(status, serde_json::from_slice(&body).ok(), retry_after_s)
+            }
         })?;
         loop {
             match wire.event(true).await {

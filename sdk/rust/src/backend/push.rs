@@ -1,10 +1,10 @@
 //! A push, built up.
 
-use clarion_protocol::http::{Audience, PushRequest};
-use clarion_protocol::{IdError, TerminalId, TopicName, UserId};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use clarion_protocol::http::{Audience, PushRequest};
+use clarion_protocol::{IdError, TerminalId, TopicName, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -171,8 +171,11 @@ mod tests {
             .prop_map(|(log, epoch, offset)| (log, Cursor(Epoch(epoch), Offset(offset))));
         let cursors = proptest::collection::vec(cursor, 0..8);
         let seen = proptest::collection::vec(any::<u128>().prop_map(MessageId), 0..40);
-        (proptest::option::of(owner), cursors, seen)
-            .prop_map(|(owner, cursors, seen)| Snapshot { owner, cursors, seen })
+        (proptest::option::of(owner), cursors, seen).prop_map(|(owner, cursors, seen)| Snapshot {
+            owner,
+            cursors,
+            seen,
+        })
     }
 
     proptest! {

@@ -153,6 +153,8 @@ fn what_is_gone_from_the_log_is_not_waited_for() {
     let settled = vec![(1, Milestone::Expired), (2, Milestone::Expired)];
     assert_eq!(seen, [Seen::Save(1, 2, 0, settled)]);
     assert!(bench.session.logs[0].motion.is_none());
+    let missed = Event::Missed { log: 1, up_to: Offset(3) };
+    assert_eq!(bench.step(missed), [Seen::Read(1, 2, 8, 1000)], "all bytes are free again");
 }
 
 /// I6.

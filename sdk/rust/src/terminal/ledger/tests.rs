@@ -112,12 +112,23 @@ fn the_memory_of_ids_is_bounded() {
 #[derive(Debug, Clone)]
 enum Op {
     /// The node sends the next entries of a log, some of which expired.
-    Deliver { log: usize, count: u64, expired: u64 },
+    Deliver {
+        log: usize,
+        count: u64,
+        expired: u64,
+    },
     /// The node sends again from its cursor.
-    Again { log: usize },
+    Again {
+        log: usize,
+    },
     /// The application settles one of what it holds.
-    Settle { which: prop::sample::Index, how: u8 },
-    Flush { ok: bool },
+    Settle {
+        which: prop::sample::Index,
+        how: u8,
+    },
+    Flush {
+        ok: bool,
+    },
     Reconnect,
 }
 
@@ -246,9 +257,9 @@ proptest! {
             prop_assert_eq!(ledger.held(), held.len());
         }
         // The node sends all that is missing, the application handles all.
-        for log in 0..2 {
-            for offset in models[log].between(models[log].cursor, u64::MAX) {
-                models[log].sent = models[log].sent.max(offset);
+        for (log, model) in models.iter_mut().enumerate() {
+            for offset in model.between(model.cursor, u64::MAX) {
+                model.sent = model.sent.max(offset);
                 if let Some(target) = show(&mut ledger, log as u16, offset, id(log, offset)) {
                     held.insert((log, offset), target);
                 }

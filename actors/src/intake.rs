@@ -1,0 +1,371 @@
+//! The appends of an owner until they are durable (step 3 of the way of a push): collected into
+//! batches, handed to the store, tried again as I2 says, in the order of each log (I8).
+//!
+//! It belongs to the owner but outlives its incarnations: callers, the actor and the tasks that
+//! carry batches share it. So a crash of the actor loses no append and mixes up no order; it only
+//! costs the hints that were on their way, which the relays make up for (I12). Bounded by the
+//! lanes: every append in here holds a place in flight there.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clarion_core::{Batch, Body, Entry, LogKey};
+use clarion_protocol::{Epoch, MessageId};
+use clarion_storage::{Append, Appended, LogLimits, Store, StoreError, StoreResult};
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use crate::nodes::Nodes;
+use crate::owner::{OwnerHandle, OwnerMessage};
+use crate::task;
+
+/// Appends that one call to the store carries at most.
+const BATCH_MAX: usize = 512;
+/// How long a full inbox of a terminal that is online is given to write down what it has read.
+const FULL_INBOX_PAUSES_MS: [u64; 3] = [5, 20, 80];
+
+/// An entry to be appended.
+#[derive(Debug, Clone)]
+pub(crate) struct NewEntry {
+    pub(crate) log: Arc<LogKey>,
+    pub(crate) message: MessageId,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) body: Body,
+    pub(crate) limits: LogLimits,
+    /// Set if an earlier attempt may have succeeded (I2).
+    pub(crate) first_attempt_ms: Option<u64>,
+    /// No attempt starts after this, Unix milliseconds of the store.
+    pub(crate) deadline_ms: u64,
+}
+
+/// An append and the caller that waits for it.
+struct Request {
+    entry: NewEntry,
+    reply: oneshot::Sender<StoreResult<Appended>>,
+    /// How often it was given time because its inbox was full.
+    pauses: usize,
+}
+
+/// The answer to an append. It fails when the append was dropped before it was tried.
+pub(crate) type Answer = oneshot::Receiver<StoreResult<Appended>>;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Intake {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Collected for the next call to the store; no two calls hold the same log.
+    pending: Vec<Request>,
+    /// Logs of which appends are on their way, with those that must wait behind them (I8).
+    on_the_way: HashMap<Arc<LogKey>, VecDeque<Request>>,
+    /// The actor has a `Flush` in its mailbox.
+    flush_scheduled: bool,
+}
+
+impl Intake {
+    /// Takes an append. The flag says whether the actor must be told to flush.
+    pub(crate) fn put(&self, entry: NewEntry) -> (Answer, bool) {
+        let (reply, answer) = oneshot::channel();
+        let mut state = self.lock();
+        state.add(Request { entry, reply, pauses: 0 });
+        let tell = !state.pending.is_empty() && !state.flush_scheduled;
+        state.flush_scheduled |= tell;
+        (answer, tell)
+    }
+
+    /// A new incarnation, or nobody: what was scheduled is not. Says whether there is work.
+    pub(crate) fn reschedule(&self) -> bool {
+        let mut state = self.lock();
+        state.flush_scheduled = !state.pending.is_empty();
+        state.flush_scheduled
+    }
+
+    /// The actor could not be told.
+    pub(crate) fn unschedule(&self) {
+        self.lock().flush_scheduled = false;
+    }
+
+    /// Whether nothing is in here.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.pending.is_empty() && state.on_the_way.is_empty()
+    }
+
+    /// Hands what was collected to the store.
+    pub(crate) fn flush(&self, way: &Way) {
+        for requests in self.take_batches() {
+            task::spawn(append_batch(way.clone(), requests));
+        }
+    }
+
+    fn take_batches(&self) -> Vec<Vec<Request>> {
+        let mut state = self.lock();
+        state.flush_scheduled = false;
+        let State { pending, on_the_way, .. } = &mut *state;
+        let mut batches: Vec<Vec<Request>> = Vec::new();
+        for request in pending.drain(..) {
+            if request.reply.is_closed() {
+                continue; // its caller has given up: nothing is to happen
+            }
+            let full = batches.last().is_none_or(|batch| batch.len() >= BATCH_MAX);
+            match on_the_way.get_mut(&request.entry.log) {
+                // A batch of this log went just before: one that may still grow, or a full one.
+                Some(waiting) if full || !holds(batches.last(), &request.entry.log) => {
+                    waiting.push_back(request);
+                    continue;
+                }
+                Some(_) => {}
+                None => {
+                    on_the_way.insert(Arc::clone(&request.entry.log), VecDeque::new());
+                }
+            }
+            if full {
+                batches.push(Vec::new());
+            }
+            if let Some(batch) = batches.last_mut() {
+                batch.push(request);
+            }
+        }
+        if pending.capacity() > 4 * BATCH_MAX {
+            *pending = Vec::new();
+        }
+        batches
+    }
+
+    /// These logs are free again: what waits behind them is pending. Says whether the actor must
+    /// be told.
+    fn release(&self, logs: impl Iterator<Item = Arc<LogKey>>) -> bool {
+        let mut state = self.lock();
+        for log in logs {
+            if let Some(waiting) = state.on_the_way.remove(&log) {
+                state.pending.extend(waiting);
+            }
+        }
+        let tell = !state.pending.is_empty() && !state.flush_scheduled;
+        state.flush_scheduled |= tell;
+        tell
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add(&mut self, request: Request) {
+        match self.on_the_way.get_mut(&request.entry.log) {
+            Some(waiting) => waiting.push_back(request),
+            None => self.pending.push(request),
+        }
+    }
+}
+
+fn holds(batch: Option<&Vec<Request>>, log: &Arc<LogKey>) -> bool {
+    // Runs of one log are adjacent in practice, so the search from the end is short.
+    batch.is_some_and(|batch| batch.iter().rev().any(|request| request.entry.log == *log))
+}
+
+/// What a batch needs on its way.
+#[derive(Clone)]
+pub(crate) struct Way {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) owner: OwnerHandle,
+    pub(crate) nodes: Nodes,
+    /// How long one attempt may take, in milliseconds.
+    pub(crate) attempt_ms: u64,
+}
+
+/// Appends, answers each caller as soon as its outcome is known, tells the owner's present
+/// incarnation what to hint, and lets go of each log as soon as nothing of it is unresolved.
+fn append_batch(way: Way, mut requests: Vec<Request>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        while !requests.is_empty() {
+            let started_ms = way.store.time_ms();
+            let not_after_ms = started_ms + way.attempt_ms;
+            let appends = requests.iter().map(|r| attempt(&r.entry, not_after_ms)).collect();
+            let patience = Duration::from_millis(way.attempt_ms.saturating_mul(2));
+            let results = match tokio::time::timeout(patience, way.store.append(appends)).await {
+                Ok(results) => results,
+                Err(_) => vec![Err(unknown("no answer in time")); requests.len()],
+            };
+            let mut round = Round::new(&requests);
+            for (request, result) in requests.into_iter().zip(results) {
+                round.take(request, result, started_ms);
+            }
+            requests = round.finish(&way);
+            if !requests.is_empty() {
+                // I2: attempts never overlap, not even with one of another request that repeats
+                // this one: so also what is given up is answered only now.
+                wait_until_after(&*way.store, not_after_ms).await;
+                requests = give_up(&way, requests);
+            }
+        }
+    })
+}
+
+async fn wait_until_after(store: &dyn Store, not_after_ms: u64) {
+    loop {
+        let now_ms = store.time_ms();
+        if now_ms > not_after_ms {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(not_after_ms + 1 - now_ms)).await;
+    }
+}
+
+/// Answers those for which there is no time for another attempt; returns the others.
+fn give_up(way: &Way, requests: Vec<Request>) -> Vec<Request> {
+    let now_ms = way.store.time_ms();
+    let mut round = Round::new(&requests);
+    for request in requests {
+        if now_ms < request.entry.deadline_ms && !request.reply.is_closed() {
+            round.unresolved.push(request);
+        } else {
+            let _ = request.reply.send(Err(unknown("no time for another attempt")));
+        }
+    }
+    round.finish(way)
+}
+
+/// Gives the readers of full inboxes the time to write down what they have read, then tries again.
+async fn append_when_read(way: Way, requests: Vec<Request>) {
+    let mut again = Vec::with_capacity(requests.len());
+    let mut round = Round::new(&requests);
+    let mut pause_ms = 0;
+    for mut request in requests {
+        let pause = FULL_INBOX_PAUSES_MS.get(request.pauses).copied();
+        let log = Arc::clone(&request.entry.log);
+        match pause {
+            Some(ms) if way.nodes.flush_cursors(log).await => {
+                pause_ms = pause_ms.max(ms);
+                request.pauses += 1;
+                again.push(request);
+            }
+            _ => drop(request.reply.send(Err(StoreError::LogFull))),
+        }
+    }
+    round.unresolved = again;
+    let again = round.finish(&way);
+    if !again.is_empty() {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        append_batch(way, again).await;
+    }
+}
+
+fn attempt(entry: &NewEntry, not_after_ms: u64) -> Append {
+    Append {
+        log: Arc::clone(&entry.log),
+        message: entry.message,
+        expires_at_ms: entry.expires_at_ms,
+        body: entry.body.clone(),
+        not_after_ms: not_after_ms.min(entry.deadline_ms),
+        first_attempt_ms: entry.first_attempt_ms,
+        limits: entry.limits,
+    }
+}
+
+fn unknown(why: &str) -> StoreError {
+    StoreError::Unknown(why.into())
+}
+
+/// What one round of a batch brought.
+struct Round {
+    /// The logs of the batch in order, with what was appended.
+    logs: Vec<(Arc<LogKey>, Epoch, Vec<Arc<Entry>>)>,
+    index: HashMap<Arc<LogKey>, usize>,
+    unresolved: Vec<Request>,
+    full: Vec<Request>,
+}
+
+impl Round {
+    fn new(requests: &[Request]) -> Self {
+        let (mut logs, mut index) = (Vec::new(), HashMap::new());
+        for request in requests {
+            let log = &request.entry.log;
+            index.entry(Arc::clone(log)).or_insert_with(|| {
+                logs.push((Arc::clone(log), Epoch::default(), Vec::new()));
+                logs.len() - 1
+            });
+        }
+        Self { logs, index, unresolved: Vec::new(), full: Vec::new() }
+    }
+
+    fn take(&mut self, mut request: Request, result: StoreResult<Appended>, started_ms: u64) {
+        match result {
+            Err(StoreError::Unknown(_)) => {
+                request.entry.first_attempt_ms.get_or_insert(started_ms);
+                self.unresolved.push(request);
+            }
+            // It waited too long in the store's queue: nothing happened.
+            Err(StoreError::TooLate) => self.unresolved.push(request),
+            Err(StoreError::LogFull) if !request.entry.log.kind.is_wide() => {
+                self.full.push(request);
+            }
+            Ok(appended) => {
+                self.add(&request.entry, &appended);
+                let _ = request.reply.send(Ok(appended));
+            }
+            Err(error) => drop(request.reply.send(Err(error))),
+        }
+    }
+
+    fn add(&mut self, entry: &NewEntry, appended: &Appended) {
+        let Some((_, epoch, entries)) =
+            self.index.get(&entry.log).and_then(|index| self.logs.get_mut(*index))
+        else {
+            return;
+        };
+        *epoch = appended.epoch;
+        // A de-duplicated append sends its hint again (I12); sessions that have it ignore it.
+        entries.push(Arc::new(Entry::new(
+            appended.offset,
+            appended.predecessor,
+            entry.message,
+            entry.expires_at_ms,
+            entry.body.clone(),
+        )));
+    }
+
+    /// Hints what was appended, lets go of the logs that are through, and returns what is
+    /// unresolved.
+    fn finish(mut self, way: &Way) -> Vec<Request> {
+        let mut held: HashSet<Arc<LogKey>> =
+            self.unresolved.iter().map(|request| Arc::clone(&request.entry.log)).collect();
+        let mut full = Vec::new();
+        for request in std::mem::take(&mut self.full) {
+            let log = &request.entry.log;
+            let has = |index: &usize| !self.logs[*index].2.is_empty();
+            if held.contains(log) || self.index.get(log).is_some_and(has) {
+                // I8: a later one of the same log may be in already; this one is refused.
+                let _ = request.reply.send(Err(StoreError::LogFull));
+            } else {
+                full.push(request);
+            }
+        }
+        held.extend(full.iter().map(|request| Arc::clone(&request.entry.log)));
+        let (mut batches, mut released) = (Vec::new(), Vec::new());
+        for (log, epoch, entries) in self.logs {
+            if !held.contains(&log) {
+                released.push(Arc::clone(&log));
+            }
+            if !entries.is_empty() {
+                batches.push(Arc::new(Batch::new(log, epoch, entries)));
+            }
+        }
+        if !full.is_empty() {
+            task::spawn(append_when_read(way.clone(), full));
+        }
+        // Hints of one log leave in the order of its appends: before the next ones may start.
+        if !batches.is_empty() {
+            let _ = way.owner.slot.cast(OwnerMessage::Stored { batches });
+        }
+        if way.owner.intake.release(released.into_iter()) {
+            way.owner.tell_flush();
+        }
+        self.unresolved
+    }
+}

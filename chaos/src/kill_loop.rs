@@ -1,0 +1,274 @@
+//! The kill loop: SIGKILL to the node again and again under load, a third of the terminals away
+//! around each of them; then everybody comes back, and the history is judged.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clarion_sdk::Backend;
+use fastrand::Rng;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::check::{self, Violation};
+use crate::history::{Event, History, Name};
+use crate::node_process::NodeProcess;
+use crate::summary::Summary;
+use crate::workload::{Size, Workload};
+use crate::{Failure, binary};
+
+/// How long anything that is waited for may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// The file of the history, in the directory of the run.
+pub const HISTORY_FILE: &str = "history.jsonl";
+
+/// What a run is to be like.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What everything random is made from, but for what the machine adds.
+    pub seed: u64,
+    /// Kills that are made at least.
+    pub kills: u32,
+    /// How long it goes on at least.
+    pub at_least: Duration,
+    /// Pushes that are accepted at least.
+    pub accepted: u64,
+    /// The load.
+    pub size: Size,
+    /// Whether the node drops every hint, so that only the slow head check finds what is new.
+    pub hints_off: bool,
+    /// Where the run keeps its files; a temporary directory if none.
+    pub directory: Option<PathBuf>,
+}
+
+impl Settings {
+    /// A run short enough for every day.
+    #[must_use]
+    pub const fn short(seed: u64) -> Self {
+        Self {
+            seed,
+            kills: 8,
+            at_least: Duration::ZERO,
+            accepted: 1500,
+            size: Size { products: 2, terminals: 12, pushes_per_s: 60 },
+            hints_off: false,
+            directory: None,
+        }
+    }
+}
+
+/// What a run found.
+#[derive(Debug)]
+pub struct Report {
+    /// Its figures.
+    pub summary: Summary,
+    /// What is wrong; empty if nothing is.
+    pub violations: Vec<Violation>,
+    /// Where its files are, if they were kept: when something is wrong, or it was asked for.
+    pub directory: Option<PathBuf>,
+}
+
+/// Makes a run and judges it.
+///
+/// # Errors
+/// When the run could not be made; its files are kept then, too, and named.
+pub async fn run(settings: &Settings) -> Result<Report, Failure> {
+    let (directory, temporary) = match &settings.directory {
+        Some(directory) => (directory.clone(), None),
+        None => {
+            let made = TempDir::with_prefix("clarion-chaos-");
+            let made = made.map_err(Failure::of("cannot make a directory"))?;
+            (made.path().to_owned(), Some(made))
+        }
+    };
+    let found = run_in(settings, &directory).await;
+    let clean = matches!(&found, Ok((_, violations)) if violations.is_empty());
+    if !clean {
+        // Kept for whoever looks for the cause.
+        let _ = temporary.map(TempDir::keep);
+    }
+    let kept = (!clean || settings.directory.is_some()).then(|| directory.clone());
+    match found {
+        Ok((summary, violations)) => Ok(Report { summary, violations, directory: kept }),
+        Err(failure) => Err(Failure::new(format!("{failure}\nfiles: {}", directory.display()))),
+    }
+}
+
+async fn run_in(
+    settings: &Settings,
+    directory: &Path,
+) -> Result<(Summary, Vec<Violation>), Failure> {
+    std::fs::create_dir_all(directory).map_err(Failure::of("cannot make the directory"))?;
+    let program = binary::provide(settings.hints_off, directory)?;
+    let history = History::create(&directory.join(HISTORY_FILE), settings.seed);
+    let history = Arc::new(history.map_err(Failure::of("cannot write the history"))?);
+    let faults = settings.hints_off.then_some("hints=off");
+    let config = if settings.hints_off { "[actors]\nhead_check_ms = 300\n" } else { "" };
+    let node = NodeProcess::create(program, directory, config, faults).await?;
+    history.add(Event::Ready { n: 0 });
+    let seed = settings.seed;
+    let load = Workload::start(&node, Arc::clone(&history), settings.size, directory, seed);
+    let load = timeout(DEADLINE, load).await;
+    let load = load.map_err(|_| Failure::new("the load does not start in time"))??;
+    let rng = Rng::with_seed(seed);
+    let mut kill_loop = KillLoop { node, load, history, rng, kills: 0 };
+    let done = kill_loop.run(settings).await;
+    let written = kill_loop.history.flush().map_err(Failure::of("cannot write the history"));
+    done.and(written)?;
+    Ok(kill_loop.history.look(|records| (Summary::of(records), check::check(records))))
+}
+
+struct KillLoop {
+    node: NodeProcess,
+    load: Workload,
+    history: Arc<History>,
+    rng: Rng,
+    kills: u32,
+}
+
+impl KillLoop {
+    async fn run(&mut self, settings: &Settings) -> Result<(), Failure> {
+        let started = Instant::now();
+        let mut round = 0;
+        let accepted = self.history.accepted();
+        while self.kills < settings.kills
+            || started.elapsed() < settings.at_least
+            || *accepted.borrow() < settings.accepted
+        {
+            self.round(round).await?;
+            round += 1;
+        }
+        self.finish().await
+    }
+
+    /// A third goes away, the node is killed under load, and they come back: while it is down,
+    /// when it has just started, or later, in turn.
+    async fn round(&mut self, round: u32) -> Result<(), Failure> {
+        self.load.send_away(round);
+        self.settled().await?;
+        let pushes = self.rng.u64(30..90);
+        self.pushes(pushes).await?;
+        self.kill().await?;
+        if round % 3 == 0 {
+            self.load.bring_back(round);
+        }
+        self.start().await?;
+        if round % 3 == 1 {
+            self.load.bring_back(round);
+            // Once more, into the middle of everybody's return.
+            let pushes = self.rng.u64(0..5);
+            self.pushes(pushes).await?;
+            self.kill().await?;
+            self.start().await?;
+        }
+        let pushes = self.rng.u64(30..90);
+        self.pushes(pushes).await?;
+        self.load.bring_back(round);
+        self.settled().await
+    }
+
+    async fn kill(&mut self) -> Result<(), Failure> {
+        self.kills += 1;
+        self.history.add(Event::Killed { n: self.kills });
+        self.node.kill().await
+    }
+
+    async fn start(&mut self) -> Result<(), Failure> {
+        self.node.start().await?;
+        self.history.add(Event::Ready { n: self.kills });
+        Ok(())
+    }
+
+    /// Waits for so many more accepted pushes.
+    async fn pushes(&mut self, more: u64) -> Result<(), Failure> {
+        let mut accepted = self.history.accepted();
+        let until = *accepted.borrow() + more;
+        tokio::select! {
+            reached = timeout(DEADLINE, accepted.wait_for(|accepted| *accepted >= until)) => {
+                reached.map(drop).map_err(|_| Failure::new(format!("no {more} pushes were accepted in time")))
+            }
+            failure = self.load.ended() => Err(failure),
+        }
+    }
+
+    /// Waits until all terminals are what they are to be.
+    async fn settled(&self) -> Result<(), Failure> {
+        let settled = timeout(DEADLINE, self.load.settled()).await;
+        settled.map_err(|_| Failure::new("a terminal does not connect, or leave, in time"))?
+    }
+
+    /// Nothing is pushed any more, everybody is online: now everything must arrive, and the node
+    /// must have counted it.
+    async fn finish(&mut self) -> Result<(), Failure> {
+        let stopped = timeout(DEADLINE * 2, self.load.stop_pushing()).await;
+        stopped.map_err(|_| Failure::new("the pushers do not end in time"))??;
+        self.load.all_online();
+        self.settled().await?;
+        self.everything_arrived().await;
+        self.node.must_run()?;
+        self.count().await
+    }
+
+    /// Waits until nothing is missing. What is missing at the deadline is for the checker.
+    async fn everything_arrived(&self) {
+        let arrived = async {
+            while !self.history.look(check::missing).is_empty() {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        // Nothing is done about it here.
+        let _ = timeout(DEADLINE, arrived).await;
+    }
+
+    /// Asks the node for its counts of every accepted push, until none is pending and all are what
+    /// the history says; the last answer is recorded (I13).
+    async fn count(&self) -> Result<(), Failure> {
+        let accepted = self.history.look(accepted);
+        let backends = self.load.backends()?;
+        let deadline = Instant::now() + DEADLINE;
+        let mut rest = accepted;
+        while !rest.is_empty() {
+            let mut open = Vec::new();
+            for push in rest {
+                let (key, id, own) = &push;
+                let product = |(name, _): &&(String, Backend)| key.starts_with(&format!("{name}-"));
+                let Some((_, backend)) = backends.iter().find(product) else { continue };
+                let state = backend.message(*id).await;
+                let counts = state.map_err(Failure::of("cannot ask for counts"))?.counts;
+                let done = counts.pending == 0 && counts.acknowledged == *own;
+                if done || Instant::now() > deadline {
+                    self.history.add(Event::Counted { key: key.clone(), counts });
+                } else {
+                    open.push(push);
+                }
+            }
+            rest = open;
+            if !rest.is_empty() {
+                sleep(LOOK_AGAIN).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every accepted push, its id, and how many terminals have it.
+fn accepted(records: &[crate::history::Record]) -> Vec<(Name, clarion_protocol::MessageId, u64)> {
+    use std::collections::{BTreeMap, HashMap, HashSet};
+    let mut given: HashMap<&Name, HashSet<&Name>> = HashMap::new();
+    let mut accepted = BTreeMap::new();
+    for record in records {
+        match &record.event {
+            Event::Delivered { key, who, .. } => {
+                given.entry(key).or_default().insert(who);
+            }
+            Event::Accepted { key, id, .. } => {
+                accepted.insert(key, *id);
+            }
+            _ => {}
+        }
+    }
+    let have = |key: &Name| given.get(key).map_or(0, HashSet::len) as u64;
+    accepted.into_iter().map(|(key, id)| (key.clone(), id, have(key))).collect()
+}

@@ -1,0 +1,102 @@
+//! The figures of a run.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use clarion_protocol::MessageId;
+
+use crate::history::{Event, Name, Record};
+
+/// What happened, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Kills of the node.
+    pub kills: u32,
+    /// Pushes that were made.
+    pub pushed: usize,
+    /// Those that were accepted.
+    pub accepted: usize,
+    /// Those that were refused.
+    pub refused: usize,
+    /// Those without an answer.
+    pub unknown: usize,
+    /// Messages that terminals were given, each terminal and message once.
+    pub delivered: usize,
+    /// How often one was given again (to terminals without SDK).
+    pub duplicates: usize,
+    /// Sessions that were opened.
+    pub sessions: usize,
+    /// The longest time from a kill to the next accepted push, milliseconds.
+    pub push_interruption_ms: u64,
+    /// The longest time from a kill to the next delivery, milliseconds.
+    pub delivery_interruption_ms: u64,
+    /// From the first record to the last, milliseconds.
+    pub duration_ms: u64,
+}
+
+impl Summary {
+    /// Counts what `records` hold.
+    #[must_use]
+    pub fn of(records: &[Record]) -> Self {
+        let mut summary = Self::default();
+        let mut given: HashSet<(&Name, MessageId)> = HashSet::new();
+        // What is known of a push: accepted beats unknown beats refused.
+        let mut outcomes: HashMap<&Name, u8> = HashMap::new();
+        let (mut no_push_since, mut no_delivery_since) = (None, None);
+        for Record { t, event } in records {
+            summary.duration_ms = *t;
+            match event {
+                Event::Invoke { .. } => summary.pushed += 1,
+                Event::Accepted { key, .. } => {
+                    outcomes.insert(key, 2);
+                    let since = no_push_since.take().map_or(0, |since| t - since);
+                    summary.push_interruption_ms = summary.push_interruption_ms.max(since);
+                }
+                Event::Unknown { key, .. } => {
+                    let known = outcomes.entry(key).or_default();
+                    *known = 1.max(*known);
+                }
+                Event::Refused { key, .. } => {
+                    outcomes.entry(key).or_default();
+                }
+                Event::Delivered { who, id, .. } => {
+                    if given.insert((who, *id)) {
+                        summary.delivered += 1;
+                    } else {
+                        summary.duplicates += 1;
+                    }
+                    let since = no_delivery_since.take().map_or(0, |since| t - since);
+                    summary.delivery_interruption_ms = summary.delivery_interruption_ms.max(since);
+                }
+                Event::Opened { .. } => summary.sessions += 1,
+                Event::Killed { n } => {
+                    summary.kills = *n;
+                    no_push_since.get_or_insert(*t);
+                    no_delivery_since.get_or_insert(*t);
+                }
+                _ => {}
+            }
+        }
+        let count = |wanted| outcomes.values().filter(|outcome| **outcome == wanted).count();
+        (summary.accepted, summary.unknown, summary.refused) = (count(2), count(1), count(0));
+        summary
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        writeln!(f, "duration               {:.1} s", seconds(self.duration_ms))?;
+        writeln!(f, "kills                  {}", self.kills)?;
+        writeln!(f, "pushed                 {}", self.pushed)?;
+        writeln!(f, "  accepted             {}", self.accepted)?;
+        writeln!(f, "  outcome unknown      {}", self.unknown)?;
+        writeln!(f, "  refused              {}", self.refused)?;
+        writeln!(f, "sessions opened        {}", self.sessions)?;
+        writeln!(f, "delivered              {}", self.delivered)?;
+        writeln!(f, "  again, without SDK   {}", self.duplicates)?;
+        let (push, delivery) = (self.push_interruption_ms, self.delivery_interruption_ms);
+        writeln!(f, "longest interruption   {:.2} s for pushes", seconds(push))?;
+        write!(f, "                       {:.2} s for deliveries", seconds(delivery))
+    }
+}

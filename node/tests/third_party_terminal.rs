@@ -1,0 +1,396 @@
+//! A terminal on plain `websockets`, written from the specification alone
+//! (`clients/terminal.py`), against a node that is killed under it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::http::now_s;
+use support::{Client, Key, Node, wait_until};
+
+/// A terminal of a product, running; `options` go over those of the client.
+async fn terminal(node: &Node, key: &Key, name: &str, options: Value) -> Client {
+    let request = json!({ "terminal": name, "user": "alice", "topics": ["news", "quiet:*"] });
+    let token = node.token(key, request).await;
+    terminal_with(node, key, &token, options)
+}
+
+fn terminal_with(node: &Node, key: &Key, token: &str, options: Value) -> Client {
+    let mut all = json!({ "url": node.link_url(), "product": key.product, "token": token });
+    all.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+    Client::python("terminal.py", &[&all.to_string()])
+}
+
+/// The counts of a message.
+async fn counts(node: &Node, key: &Key, pushed: &Value) -> Value {
+    let id = pushed["id"].as_str().unwrap();
+    node.admin("GET", &key.path(&format!("/messages/{id}")), None).await["counts"].clone()
+}
+
+#[tokio::test]
+async fn it_receives_acknowledges_and_resumes() {
+    let mut node = Node::start("").await;
+    let key = node.product("demo").await;
+    // A push before the first connect arrives (I3).
+    node.push_number(&key, "phone-1", 1).await;
+    let user = json!({ "audience": { "users": ["alice"] }, "payload": 2 });
+    node.push(&key, user).await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    let opened = phone.next("opened").await;
+    assert_eq!(opened["frame"]["generation"].as_u64().map(|g| g > 0), Some(true), "{opened}");
+    let mut first = phone.numbers(2, true).await;
+    first.sort_unstable();
+    assert_eq!(first, [1, 2]);
+    node.push_topic(&key, "news", 3).await;
+    node.push(&key, json!({ "audience": "all", "payload": 4 })).await;
+    let mut next = phone.numbers(2, true).await;
+    next.sort_unstable();
+    assert_eq!(next, [3, 4]);
+    let bytes = json!({ "audience": { "terminals": ["phone-1"] },
+        "payload_base64": "AP8=", "content_type": "image/png" });
+    node.push(&key, bytes).await;
+    let message = phone.next("message").await;
+    assert_eq!((&message["b"], &message["ct"]), (&json!("AP8="), &json!("image/png")), "{message}");
+
+    // Every session of a terminal has a higher generation, also behind a kill (I7).
+    let mut generation = opened["frame"]["generation"].as_u64().unwrap();
+    for (round, kill) in [(10, false), (20, true), (30, false), (40, true)] {
+        phone.tell(json!({ "do": "hold" })).await;
+        let last = node.push_number(&key, "phone-1", round).await;
+        assert_eq!(phone.numbers(1, false).await, [round]);
+        // The link breaks before the acknowledgement: the message comes again.
+        if kill {
+            node.kill();
+            node.boot();
+        } else {
+            phone.tell(json!({ "do": "drop" })).await;
+        }
+        let lost = phone.next("lost").await;
+        assert_eq!((&lost["code"], &lost["then"]), (&json!(1006), &json!("reconnect")), "{lost}");
+        let opened = phone.next("opened").await;
+        let newer = opened["frame"]["generation"].as_u64().unwrap();
+        assert!(newer > generation, "{newer} after {generation}");
+        generation = newer;
+        assert_eq!(phone.numbers(1, true).await, [round], "it comes again");
+        phone.tell(json!({ "do": "release" })).await;
+        node.push_topic(&key, "news", round + 1).await;
+        assert_eq!(phone.numbers(1, false).await, [round + 1]);
+        let acknowledged = async || counts(&node, &key, &last).await["acknowledged"] == 1;
+        wait_until("the acknowledgement to be counted", acknowledged).await;
+    }
+    // Without cursors of its own it resumes from the node's: nothing acknowledged comes again.
+    phone.tell(json!({ "do": "leave" })).await;
+    assert_eq!(phone.next("lost").await["code"], 1000);
+    drop(phone);
+    let mut again = terminal(&node, &key, "phone-1", json!({})).await;
+    again.next("opened").await;
+    node.push_number(&key, "phone-1", 99).await;
+    assert_eq!(again.numbers(1, true).await, [99], "{}", again.account());
+}
+
+#[tokio::test]
+async fn many_messages_come_in_order_and_once_although_the_node_is_killed() {
+    let mut node = Node::start("").await;
+    let key = node.product("demo").await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    phone.next("opened").await;
+    let mut received = Vec::new();
+    for round in 0..3 {
+        for n in 0..150 {
+            node.push_topic(&key, "news", round * 1000 + n).await;
+        }
+        received.extend(phone.numbers(40, false).await);
+        node.kill();
+        node.boot();
+        received.extend(phone.numbers(110, false).await);
+    }
+    let pushed: Vec<u64> = (0..3).flat_map(|round| (0..150).map(move |n| round * 1000 + n)).collect();
+    assert_eq!(received, pushed);
+}
+
+#[tokio::test]
+async fn it_joins_and_leaves_topics() {
+    let node = Node::start("[session]\ntopics_max = 3\n").await;
+    let key = node.product("demo").await;
+    node.push_topic(&key, "news", 1).await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["secret"] })).await;
+    let opened = phone.next("opened").await;
+    assert_eq!(opened["frame"]["refused"], json!([["secret", 4203]]), "{opened}");
+
+    let joined = phone.ask(json!({ "do": "subscribe", "topic": "news" })).await;
+    assert_eq!((&joined["event"], &joined["frame"]["id"]), (&json!("subscribed"), &json!(1)), "{joined}");
+    let alias = joined["frame"]["log"]["l"].clone();
+    let again = phone.ask(json!({ "do": "subscribe", "topic": "news" })).await;
+    assert_eq!((&again["frame"]["log"]["l"], &again["frame"]["id"]), (&alias, &json!(2)), "{again}");
+    node.push_topic(&key, "news", 2).await;
+    assert_eq!(phone.numbers(1, true).await, [2], "a topic is read from its end (I3)");
+    phone.next("acknowledged").await;
+
+    let refused = phone.ask(json!({ "do": "subscribe", "topic": "secret" })).await;
+    assert_eq!(refused["event"], "error", "{refused}");
+    assert_eq!((&refused["frame"]["code"], &refused["frame"]["id"]), (&json!(4203), &json!(3)));
+    for topic in ["quiet:1", "quiet:2"] {
+        let joined = phone.ask(json!({ "do": "subscribe", "topic": topic })).await;
+        assert_eq!(joined["event"], "subscribed", "{joined}");
+    }
+    let refused = phone.ask(json!({ "do": "subscribe", "topic": "quiet:3" })).await;
+    assert_eq!(refused["frame"]["reason"], "too_many_topics", "{refused}");
+
+    let left = phone.ask(json!({ "do": "unsubscribe", "topic": "news" })).await;
+    assert_eq!((&left["event"], &left["frame"]["topic"]), (&json!("unsubscribed"), &json!("news")));
+    node.push_topic(&key, "news", 3).await;
+    node.push_topic(&key, "quiet:1", 4).await;
+    assert_eq!(phone.numbers(1, true).await, [4]);
+    phone.next("acknowledged").await;
+    let joined = phone.ask(json!({ "do": "subscribe", "topic": "news" })).await;
+    assert_ne!(joined["frame"]["log"]["l"], alias, "an alias is given once: {joined}");
+    node.push_topic(&key, "news", 5).await;
+    assert_eq!(phone.numbers(1, true).await, [5], "the end, again: 3 was not for it");
+    phone.next("acknowledged").await;
+
+    // The back-end's doing: the same frames without an id; what it removed stays out.
+    let members = Some(json!({ "terminals": ["phone-1"] }));
+    node.admin("DELETE", &key.path("/topics/news/members"), members.clone()).await;
+    let removed = phone.next("unsubscribed").await;
+    assert_eq!((&removed["frame"]["topic"], &removed["frame"]["id"]), (&json!("news"), &Value::Null));
+    let banned = phone.ask(json!({ "do": "subscribe", "topic": "news" })).await;
+    assert_eq!(banned["frame"]["reason"], "topic_banned", "{banned}");
+    node.admin("PUT", &key.path("/topics/staff/members"), members).await;
+    let added = phone.next("subscribed").await;
+    assert_eq!(added["frame"]["log"]["log"], "topic:staff", "{added}");
+    assert_eq!(added["frame"]["id"], Value::Null, "{added}");
+    node.push_topic(&key, "staff", 6).await;
+    assert_eq!(phone.numbers(1, true).await, [6]);
+}
+
+#[tokio::test]
+async fn it_is_told_what_it_missed() {
+    // I6: a topic that drops its oldest entries tells whoever had not read them.
+    let node = Node::start("[logs]\ntopic_entries_max = 5\n").await;
+    let key = node.product("demo").await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    let opened = phone.next("opened").await;
+    let logs = opened["frame"]["logs"].as_array().unwrap();
+    let before = logs.iter().find(|log| log["log"] == "topic:news").unwrap()["offset"].clone();
+    phone.tell(json!({ "do": "leave" })).await;
+    phone.next("lost").await;
+    let mut last = Vec::new();
+    for n in 1..=20 {
+        last.push(node.push_topic(&key, "news", n).await);
+    }
+    phone.tell(json!({ "do": "connect" })).await;
+    let gap = phone.next("gap").await;
+    assert_eq!((&gap["log"], &gap["frame"]["reason"]), (&json!("topic:news"), &json!("evicted")));
+    assert_eq!(gap["frame"]["from"], before, "{gap}");
+    let rest = phone.numbers(1, true).await;
+    let first = usize::try_from(rest[0]).unwrap();
+    assert!(first > 1, "{rest:?}");
+    let passed = &last[first - 2]["targets"][0]["position"]["offset"];
+    assert_eq!(&gap["frame"]["to"], passed, "delivery goes on right behind the gap");
+    let rest = phone.numbers(20 - first, true).await;
+    assert_eq!(rest, (first as u64 + 1..=20).collect::<Vec<_>>());
+    // It is told once.
+    phone.next("acknowledged").await;
+    phone.tell(json!({ "do": "drop" })).await;
+    phone.next("opened").await;
+    node.push_topic(&key, "news", 21).await;
+    assert_eq!(phone.numbers(1, true).await, [21]);
+    assert_eq!(phone.told().iter().filter(|event| event["event"] == "gap").count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_acknowledged_comes_again_and_at_last_is_given_up() {
+    // I10: two repetitions on a link, the third time-out closes it; four attempts in all.
+    let node = Node::start("[session]\nack_timeout_ms = 300\nattempts_max = 4\n").await;
+    let key = node.product("demo").await;
+    let poison = node.push_number(&key, "phone-1", 1).await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({ "hold": true })).await;
+    let mut deliveries = 0;
+    while deliveries < 3 {
+        let message = phone.next("message").await;
+        deliveries += 1;
+        assert_eq!((&message["d"], &message["again"]), (&json!(1), &json!(deliveries > 1)), "{message}");
+    }
+    let closed = phone.next("closed").await;
+    assert_eq!((&closed["frame"]["code"], &closed["frame"]["reason"]), (&json!(4002), &json!("ack_timeout")));
+    assert_eq!(phone.next("lost").await["then"], "reconnect");
+    assert_eq!(phone.next("message").await["again"], false, "the fourth attempt, on a new link");
+    let behind = node.push_number(&key, "phone-1", 2).await;
+    let given_up = async || counts(&node, &key, &poison).await["undeliverable"] == 1;
+    wait_until("the message to be given up", given_up).await;
+    while phone.next("message").await["d"] != 2 {}
+    phone.tell(json!({ "do": "release" })).await;
+    let acknowledged = async || counts(&node, &key, &behind).await["acknowledged"] == 1;
+    wait_until("the next message to be acknowledged", acknowledged).await;
+    let counts = counts(&node, &key, &poison).await;
+    assert_eq!((&counts["pending"], &counts["acknowledged"]), (&json!(0), &json!(0)), "{counts}");
+}
+
+#[tokio::test]
+async fn it_skips_what_it_cannot_handle() {
+    let node = Node::start("").await;
+    let key = node.product("demo").await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({ "hold": true })).await;
+    phone.next("opened").await;
+    let poison = node.push_number(&key, "phone-1", 1).await;
+    let behind = node.push_number(&key, "phone-1", 2).await;
+    assert_eq!(phone.numbers(2, true).await, [1, 2]);
+    phone.tell(json!({ "do": "skip" })).await;
+    phone.tell(json!({ "do": "release" })).await;
+    wait_until("both to be settled", async || {
+        counts(&node, &key, &poison).await["undeliverable"] == 1
+            && counts(&node, &key, &behind).await["acknowledged"] == 1
+    })
+    .await;
+    // Only the first unacknowledged one can be skipped.
+    phone.tell(json!({ "do": "hold" })).await;
+    node.push_number(&key, "phone-1", 3).await;
+    node.push_number(&key, "phone-1", 4).await;
+    assert_eq!(phone.next("message").await["d"], 3);
+    let second = phone.next("message").await;
+    let skip = json!({ "t": "skip", "l": 1, "o": second["o"] });
+    phone.tell(json!({ "do": "send", "frame": skip })).await;
+    let closed = phone.next("closed").await;
+    assert_eq!(closed["frame"]["reason"], "frame_unexpected", "{closed}");
+    assert_eq!(phone.next("lost").await["code"], 4207);
+}
+
+#[tokio::test]
+async fn it_keeps_its_heart_beating_and_is_dropped_when_it_stops() {
+    let config = "[session]\nheartbeat_min_ms = 500\nheartbeat_grace_ms = 500\nheartbeat_max_ms = 2000\n";
+    let node = Node::start(config).await;
+    let key = node.product("demo").await;
+    for websocket_pings in [false, true] {
+        let options = json!({ "websocket_pings": websocket_pings });
+        let mut phone = terminal(&node, &key, &format!("phone-{websocket_pings}"), options).await;
+        assert_eq!(phone.next("opened").await["frame"]["heartbeat_ms"], 500);
+        // A link that proves stable may be silent for longer, up to the maximum.
+        assert_eq!(phone.next("heartbeat").await["frame"], json!({ "t": "heartbeat", "s": 0, "ms": 1000 }));
+        assert_eq!(phone.next("heartbeat").await["frame"]["ms"], 2000);
+        phone.next("alive").await;
+        assert!(phone.told().iter().all(|event| event["event"] != "lost"), "{}", phone.account());
+        phone.tell(json!({ "do": "silent" })).await;
+        phone.next("lost").await;
+    }
+    let reasons = node.get("/metrics").await.body;
+    let told = r#"clarion_links_ended_total{reason="heartbeat_timeout"} 2"#;
+    assert!(reasons.contains(told), "{reasons}");
+}
+
+#[tokio::test]
+async fn the_newest_session_of_a_terminal_lives() {
+    // I7
+    let node = Node::start("").await;
+    let key = node.product("demo").await;
+    let mut first = terminal(&node, &key, "phone-1", json!({})).await;
+    first.next("opened").await;
+    let mut second = terminal(&node, &key, "phone-1", json!({})).await;
+    second.next("opened").await;
+    let closed = first.next("closed").await;
+    assert_eq!((&closed["frame"]["code"], &closed["frame"]["reason"]), (&json!(4200), &json!("replaced")));
+    assert_eq!(closed["frame"]["reconnect"], false);
+    let lost = first.next("lost").await;
+    assert_eq!((&lost["code"], &lost["then"]), (&json!(4200), &json!("stay")), "{lost}");
+    node.push_number(&key, "phone-1", 1).await;
+    assert_eq!(second.numbers(1, true).await, [1]);
+
+    let kicked = node.admin("POST", &key.path("/terminals/phone-1/kick"), None).await;
+    assert_eq!(kicked["kicked"], true, "{kicked}");
+    assert_eq!(second.next("closed").await["frame"]["code"], 4201);
+    let lost = second.next("lost").await;
+    assert_eq!((&lost["code"], &lost["then"]), (&json!(4201), &json!("stay")), "{lost}");
+}
+
+#[tokio::test]
+async fn ttl_0_reaches_only_who_is_there() {
+    let node = Node::start("").await;
+    let key = node.product("demo").await;
+    let push = |n: u64| json!({ "audience": { "terminals": ["phone-1"] }, "payload": n, "ttl": 0 });
+    let accepted = node.push(&key, push(1)).await;
+    assert_eq!(accepted["targets"][0]["position"], Value::Null, "{accepted}");
+    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    phone.next("opened").await;
+    node.push_number(&key, "phone-1", 2).await;
+    phone.next("acknowledged").await;
+    node.push(&key, push(3)).await;
+    let told: Vec<&Value> =
+        phone.told().iter().filter(|event| event["event"] == "message").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let message = phone.next("message").await;
+    assert_eq!((&message["d"], &message["o"]), (&json!(3), &Value::Null), "{message}");
+    let everybody = json!({ "audience": "all", "payload": 4, "ttl": 0 });
+    node.push(&key, everybody).await;
+    let topic = json!({ "audience": { "topic": "news" }, "payload": 5, "ttl": 0 });
+    node.push(&key, topic).await;
+    let mut numbers = phone.numbers(2, true).await;
+    numbers.sort_unstable();
+    assert_eq!(numbers, [4, 5]);
+    // They are in no log.
+    phone.tell(json!({ "do": "drop" })).await;
+    phone.next("opened").await;
+    node.push_number(&key, "phone-1", 6).await;
+    assert_eq!(phone.numbers(1, true).await, [6]);
+}
+
+#[tokio::test]
+async fn a_session_lives_as_long_as_its_token() {
+    let node = Node::start("").await;
+    let key = node.product("demo").await;
+    let mint = async |terminal: &str, ttl_s: u64| {
+        node.token(&key, json!({ "terminal": terminal, "ttl_s": ttl_s })).await
+    };
+    let mut phone = terminal_with(&node, &key, &mint("phone-1", 3).await, json!({}));
+    let exp = phone.next("opened").await["frame"]["exp"].as_u64().unwrap();
+    assert!(exp <= now_s() + 3);
+    let longer = mint("phone-1", 600).await;
+    let refreshed = phone.ask(json!({ "do": "refresh", "token": longer })).await;
+    assert_eq!(refreshed["event"], "refreshed", "{refreshed}");
+    assert!(refreshed["frame"]["exp"].as_u64().unwrap() > exp + 300, "{refreshed}");
+    // Another identity cannot take over the session.
+    let foreign = mint("phone-2", 600).await;
+    phone.tell(json!({ "do": "refresh", "token": foreign })).await;
+    assert_eq!(phone.next("closed").await["frame"]["reason"], "refresh_mismatch");
+    assert_eq!(phone.next("lost").await["code"], 4212);
+
+    let mut short = terminal_with(&node, &key, &mint("phone-3", 2).await, json!({}));
+    short.next("opened").await;
+    let closed = short.next("closed").await;
+    assert_eq!((&closed["frame"]["code"], &closed["frame"]["reconnect"]), (&json!(4100), &json!(true)));
+    assert_eq!(short.next("lost").await["then"], "new_token");
+    let token = mint("phone-3", 600).await;
+    short.tell(json!({ "do": "connect", "token": token })).await;
+    short.next("opened").await;
+    let garbage = json!({ "do": "refresh", "token": "not.a.token" });
+    short.tell(garbage).await;
+    assert_eq!(short.next("lost").await["code"], 4101);
+}
+
+#[tokio::test]
+async fn a_node_that_drains_says_goodbye() {
+    let mut node = Node::start("[node]\ndrain_timeout_ms = 5000\n").await;
+    let key = node.product("demo").await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({})).await;
+    phone.next("opened").await;
+    let code = node.stop();
+    let goaway = phone.next("goaway").await;
+    assert!(goaway["frame"]["after_ms"].as_u64().unwrap() <= 5000, "{goaway}");
+    assert_eq!(code, Some(0));
+    let lost = phone.next("lost").await;
+    assert_eq!(lost["then"], "reconnect", "{lost}");
+    node.boot();
+    phone.next("opened").await;
+}
+
+#[tokio::test]
+async fn a_session_can_be_closed_and_the_link_refused() {
+    let node = Node::start("").await;
+    let key = node.product("demo").await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({})).await;
+    phone.next("opened").await;
+    let closed = phone.ask(json!({ "do": "close" })).await;
+    assert_eq!((&closed["event"], &closed["frame"]["code"]), (&json!("closed"), &json!(4008)), "{closed}");
+    let elsewhere = json!({ "url": format!("ws://{}/elsewhere", node.terminals) });
+    let mut lost = terminal(&node, &key, "phone-2", elsewhere).await;
+    let refused = lost.next("refused").await;
+    assert_eq!((&refused["status"], &refused["problem"]["code"]), (&json!(404), &json!("not_found")));
+}
