@@ -84,9 +84,10 @@ impl CursorBuffer {
     ) {
         let key = (save.terminal.clone(), Arc::clone(&save.log));
         let mut dirty = self.lock();
+        let full = dirty.saves.len() >= DIRTY_MAX;
         match dirty.saves.get_mut(&key) {
             Some(pending) => pending.save.heartbeat_ms = save.heartbeat_ms,
-            None if dirty.saves.len() >= DIRTY_MAX => {}
+            None if full => {}
             None => {
                 let pending = Pending { save, inbox: Arc::clone(inbox), session };
                 dirty.saves.insert(key, pending);

@@ -2,6 +2,7 @@
 //! ready for use.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use clarion_protocol::{Code, ProductId};
@@ -28,11 +29,18 @@ pub(crate) struct Products {
     known: RwLock<HashMap<ProductId, Arc<KnownProduct>>>,
     /// Held while a record is changed, so that changes are serial.
     changing: tokio::sync::Mutex<()>,
+    /// Goes up with each change: what was read from the store before it is not kept.
+    changes: AtomicU64,
 }
 
 impl Products {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, known: RwLock::default(), changing: tokio::sync::Mutex::default() }
+        Self {
+            store,
+            known: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// The product, read from the store unless it is fresh. While the store is away what was
@@ -44,8 +52,9 @@ impl Products {
         {
             return Ok(cached);
         }
+        let changes = self.changes.load(Ordering::Acquire);
         match self.store.product(product).await {
-            Ok(Some(record)) => Ok(Some(self.learn(record))),
+            Ok(Some(record)) => Ok(Some(self.learn(record, changes))),
             Ok(None) => {
                 self.write().remove(product);
                 Ok(None)
@@ -61,7 +70,7 @@ impl Products {
         if !self.store.put_product(record.clone(), true).await? {
             return Err(Failure::new(Code::ProductExists));
         }
-        self.learn(record);
+        self.learn(record, self.changes.fetch_add(1, Ordering::AcqRel) + 1);
         Ok(())
     }
 
@@ -76,7 +85,7 @@ impl Products {
         let mut record = record.ok_or_else(|| Failure::new(Code::ProductUnknown))?;
         let result = change(&mut record)?;
         self.store.put_product(record.clone(), false).await?;
-        self.learn(record);
+        self.learn(record, self.changes.fetch_add(1, Ordering::AcqRel) + 1);
         Ok(result)
     }
 
@@ -84,13 +93,17 @@ impl Products {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(product).cloned()
     }
 
-    fn learn(&self, record: ProductRecord) -> Arc<KnownProduct> {
+    fn learn(&self, record: ProductRecord, changes: u64) -> Arc<KnownProduct> {
         let known = Arc::new(KnownProduct {
             token_keys: TokenKeys::of(&record),
             read_at_ms: self.store.time_ms(),
             record: Arc::new(record),
         });
-        self.write().insert(known.record.product.clone(), Arc::clone(&known));
+        let mut products = self.write();
+        if self.changes.load(Ordering::Acquire) == changes {
+            products.insert(known.record.product.clone(), Arc::clone(&known));
+        }
+        drop(products);
         known
     }
 

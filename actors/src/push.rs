@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clarion_core::{Batch, Body, Entry, LogKey, Mode};
 use clarion_protocol::http::{
-    Audience, Position, PushAccepted, Target, TargetError, TargetOutcome,
+    Audience, Position, PushAccepted, SDK_KEY_PREFIX, Target, TargetError, TargetOutcome,
 };
 use clarion_protocol::{Code, MessageId, Offset, ProductId};
 use clarion_storage::{
@@ -23,8 +23,10 @@ use crate::intake::{Answer, NewEntry};
 use crate::router::Router;
 use crate::supervisor::{Child, ChildOf, Slot, SupervisorHandle};
 
-/// How long the record of a caller's key lives, in milliseconds: 24 hours.
+/// How long the record of a caller's key lives, in milliseconds: 24 hours, or 15 minutes for a key
+/// that an SDK made for its own repetitions.
 const KEY_KEPT_MS: u64 = 24 * 3600 * 1000;
+const SDK_KEY_KEPT_MS: u64 = 15 * 60 * 1000;
 /// How long to wait before a lost append is tried again.
 const LOST_APPEND_PAUSE: Duration = Duration::from_millis(20);
 /// How long a lane that does not answer is given to start again, in milliseconds, each time.
@@ -68,7 +70,7 @@ impl Turns {
 
 impl Turn {
     /// Waits until every push before this one is on its way to its owners, or has failed.
-    async fn come(&mut self) {
+    pub(crate) async fn come(&mut self) {
         if let Some(before) = self.before.take() {
             // An error is the signal: the sender is only ever dropped.
             let _ = before.await;
@@ -224,6 +226,8 @@ impl Pushes {
         let expires_at_ms = now_ms + push.ttl_s * 1000;
         let new = Started { message, expires_at_ms, first_attempt_ms: None, earlier: None };
         let Some((key, body_hash)) = &push.idempotency else { return Ok(Ok(new)) };
+        let made_by_sdk = key.starts_with(SDK_KEY_PREFIX);
+        let kept_ms = if made_by_sdk { SDK_KEY_KEPT_MS } else { KEY_KEPT_MS };
         let claim = Claim {
             product: product.product.clone(),
             key: Arc::clone(key),
@@ -232,7 +236,7 @@ impl Pushes {
             expires_at_ms,
             // Attempts end at the deadline; the claim outlives them (I2).
             until_ms: deadline_ms + self.limits.attempt_ms,
-            keep_until_ms: now_ms + KEY_KEPT_MS,
+            keep_until_ms: now_ms + kept_ms,
         };
         let outcome = self.store.claim(vec![claim]).await.pop();
         match outcome.unwrap_or_else(|| Err(StoreError::Unknown("no answer".into())))? {

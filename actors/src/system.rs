@@ -19,6 +19,7 @@ use clarion_storage::{
     ConsumeNonce, LogLimits, MessageRecord, NonceUse, ProductRecord, Store, StoreError,
     SubscriptionState, TerminalRecord,
 };
+use futures_util::future::join_all;
 use ractor::SpawnErr;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,7 +30,7 @@ use crate::failure::Failure;
 use crate::kinds::Kind;
 use crate::link::Link;
 use crate::link::context::{LinkContext, LinkLimits};
-use crate::link::inbox::{LinkEvent, LinkInbox, SessionEvent};
+use crate::link::inbox::{Item, LinkEvent, LinkInbox, SessionEvent};
 use crate::link::io::LinkIo;
 use crate::link_shard::{LinkShard, LinkShardArguments, LinkShardHandle};
 use crate::members::Members;
@@ -350,6 +351,9 @@ impl System {
         tracing::debug!(%peer, "a link begins");
         let (link, inbox, shard) = self.inner.link(socket);
         self.inner.links.fetch_add(1, Ordering::Relaxed);
+        if *self.inner.draining.borrow() {
+            inbox.leave(Item::Link(LinkEvent::Close(Code::GoingAway)));
+        }
         let inner = Arc::clone(&self.inner);
         async move {
             let mut ends = LinkEnds { inner, shard, inbox, reason: "panicked" };
@@ -457,8 +461,10 @@ impl System {
             shard.each(|| LinkEvent::Close(Code::GoingAway));
         }
         self.wait_for_links(farewell + total.mul_f64(0.1)).await;
-        for shard in &self.inner.shards {
-            shard.cursors.drain().await;
+        let cursors = self.inner.shards.iter().map(|shard| shard.cursors.drain());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(left, join_all(cursors)).await.is_err() {
+            tracing::warn!("the store did not take all cursors: their messages come again");
         }
         self.inner.stopped.store(true, Ordering::Release);
         self.inner.supervisor.stop().await;

@@ -57,8 +57,7 @@ fn build(fault_hooks: bool) -> Result<PathBuf, Failure> {
         command.arg("--release");
     }
     for (name, _) in std::env::vars_os() {
-        let outer = |start: &&str| name.to_string_lossy().starts_with(*start);
-        if OF_OUTER_CARGO.iter().any(|start| outer(&start)) {
+        if OF_OUTER_CARGO.iter().any(|start| name.to_string_lossy().starts_with(start)) {
             command.env_remove(&name);
         }
     }

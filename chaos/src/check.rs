@@ -117,7 +117,8 @@ impl Judge {
     fn content(&mut self, event: &Event, facts: &Facts<'_>) {
         let Event::Delivered { who, log, id, key, hash, .. } = event else { return };
         let Some(push) = facts.pushes.get(key) else {
-            return self.say(Rule::Invented, format!("{who} was given {key} ({id}): nobody's push"));
+            return self
+                .say(Rule::Invented, format!("{who} was given {key} ({id}): nobody's push"));
         };
         if push.hash != hash {
             self.say(Rule::Altered, format!("{who} was given {key} with another payload"));
@@ -200,6 +201,7 @@ impl Judge {
     /// Sessions of each terminal in turn: where they start, and whether that was due.
     fn sessions(&mut self, records: &[Record]) {
         let mut terminals: HashMap<&Name, Sessions> = HashMap::new();
+        let mut kills = 0;
         for record in records {
             match &record.event {
                 Event::Opened { who, session, generation, sent, positions } => {
@@ -214,7 +216,8 @@ impl Judge {
                     past.generation = *generation;
                     for (log, position) in positions {
                         let sent = sent.iter().find(|(name, _)| name == log);
-                        let due = past.due(log, record.t).max(sent.map_or(Offset::ZERO, |s| s.1));
+                        let due =
+                            past.due(log, record.t, kills).max(sent.map_or(Offset::ZERO, |s| s.1));
                         if *position < due {
                             self.say(
                                 Rule::Unsaved,
@@ -239,8 +242,10 @@ impl Judge {
                     past.acknowledged.entry(log.clone()).or_default().push((record.t, *offset));
                 }
                 Event::Left { who, how, .. } => {
-                    terminals.entry(who).or_default().orderly = *how == Ending::Closed;
+                    let past = terminals.entry(who).or_default();
+                    past.closed = (*how == Ending::Closed).then_some(kills);
                 }
+                Event::Killed { n } => kills = *n,
                 Event::Trouble { who, what } => self.say(Rule::Trouble, format!("{who}: {what}")),
                 _ => {}
             }
@@ -256,21 +261,22 @@ struct Sessions {
     positions: HashMap<LogName, Offset>,
     /// Acknowledgements since the last position that was told, and when.
     acknowledged: HashMap<LogName, Vec<(u64, Offset)>>,
-    /// The latest session ended in good order.
-    orderly: bool,
+    /// The latest session ended in good order, after so many kills.
+    closed: Option<u32>,
 }
 
 impl Sessions {
-    /// The lowest position from which the next session may start.
-    fn due(&self, log: &LogName, now: u64) -> Offset {
+    /// The lowest position from which a session may start that opens at `now`, after so many kills.
+    fn due(&self, log: &LogName, now: u64, kills: u32) -> Offset {
         let told = self.positions.get(log).copied().unwrap_or_default();
-        let saved = |t: u64| self.orderly || t + SAVED_WITHIN_MS < now;
+        let orderly = self.closed == Some(kills);
+        let saved = |t: u64| orderly || t + SAVED_WITHIN_MS < now;
         let acks = self.acknowledged.get(log).into_iter().flatten();
         acks.filter(|(t, _)| saved(*t)).map(|(_, offset)| *offset).fold(told, Offset::max)
     }
 
     fn open(&mut self, positions: &[(LogName, Offset)]) {
-        self.orderly = false;
+        self.closed = None;
         for (log, position) in positions {
             self.positions.insert(log.clone(), *position);
             if let Some(acks) = self.acknowledged.get_mut(log) {

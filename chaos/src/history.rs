@@ -192,6 +192,12 @@ pub enum Event {
         /// The how manieth start, from 0.
         n: u32,
     },
+    /// What this process of the node found by its slow head check alone (I12), read before it is
+    /// killed and at the end.
+    HeadChecked {
+        /// Logs that had grown unnoticed.
+        found: u64,
+    },
     /// What the node counted for a push, after everything had been waited for.
     Counted {
         /// The push.
@@ -224,8 +230,7 @@ impl History {
     pub fn create(path: &Path, seed: u64) -> io::Result<Self> {
         let file = BufWriter::new(File::create(path)?);
         let inner = Mutex::new(Inner { records: Vec::new(), file, error: None });
-        let history =
-            Self { started: Instant::now(), inner, accepted: watch::Sender::new(0) };
+        let history = Self { started: Instant::now(), inner, accepted: watch::Sender::new(0) };
         history.add(Event::Run { format: FORMAT, seed });
         Ok(history)
     }

@@ -24,6 +24,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The file of the history, in the directory of the run.
 pub const HISTORY_FILE: &str = "history.jsonl";
 
+/// The fault that drops every hint between actors.
+pub const HINTS_OFF: &str = "hints=off";
+/// The counter of what only the slow head check found.
+const HEAD_CHECK: &str = "clarion_head_check_found_total";
+
 /// What a run is to be like.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -37,8 +42,9 @@ pub struct Settings {
     pub accepted: u64,
     /// The load.
     pub size: Size,
-    /// Whether the node drops every hint, so that only the slow head check finds what is new.
-    pub hints_off: bool,
+    /// Faults that the node commits by itself, the value of `CLARION_FAULTS`. With [`HINTS_OFF`]
+    /// among them only the slow head check finds what is new.
+    pub faults: Option<String>,
     /// Where the run keeps its files; a temporary directory if none.
     pub directory: Option<PathBuf>,
 }
@@ -52,8 +58,8 @@ impl Settings {
             kills: 8,
             at_least: Duration::ZERO,
             accepted: 1500,
-            size: Size { products: 2, terminals: 12, pushes_per_s: 60 },
-            hints_off: false,
+            size: Size { products: 2, terminals: 12, pushes_per_s: 80 },
+            faults: None,
             directory: None,
         }
     }
@@ -101,11 +107,12 @@ async fn run_in(
     directory: &Path,
 ) -> Result<(Summary, Vec<Violation>), Failure> {
     std::fs::create_dir_all(directory).map_err(Failure::of("cannot make the directory"))?;
-    let program = binary::provide(settings.hints_off, directory)?;
+    let program = binary::provide(settings.faults.is_some(), directory)?;
     let history = History::create(&directory.join(HISTORY_FILE), settings.seed);
     let history = Arc::new(history.map_err(Failure::of("cannot write the history"))?);
-    let faults = settings.hints_off.then_some("hints=off");
-    let config = if settings.hints_off { "[actors]\nhead_check_ms = 300\n" } else { "" };
+    let faults = settings.faults.as_deref();
+    let hints_off = faults.is_some_and(|faults| faults.contains(HINTS_OFF));
+    let config = if hints_off { "[actors]\nhead_check_ms = 300\n" } else { "" };
     let node = NodeProcess::create(program, directory, config, faults).await?;
     history.add(Event::Ready { n: 0 });
     let seed = settings.seed;
@@ -151,7 +158,10 @@ impl KillLoop {
         let pushes = self.rng.u64(30..90);
         self.pushes(pushes).await?;
         self.kill().await?;
-        if round % 3 == 0 {
+        if round % 4 == 3 {
+            self.kill_at_start().await?;
+        }
+        if round.is_multiple_of(3) {
             self.load.bring_back(round);
         }
         self.start().await?;
@@ -170,9 +180,24 @@ impl KillLoop {
     }
 
     async fn kill(&mut self) -> Result<(), Failure> {
+        self.head_check().await?;
         self.kills += 1;
         self.history.add(Event::Killed { n: self.kills });
         self.node.kill().await
+    }
+
+    /// Kills it while it recovers from the last kill.
+    async fn kill_at_start(&mut self) -> Result<(), Failure> {
+        let after = Duration::from_millis(self.rng.u64(..150));
+        self.kills += 1;
+        self.history.add(Event::Killed { n: self.kills });
+        self.node.start_and_kill(after).await
+    }
+
+    async fn head_check(&self) -> Result<(), Failure> {
+        let found = self.node.counter(HEAD_CHECK).await?;
+        self.history.add(Event::HeadChecked { found });
+        Ok(())
     }
 
     async fn start(&mut self) -> Result<(), Failure> {
@@ -208,6 +233,7 @@ impl KillLoop {
         self.settled().await?;
         self.everything_arrived().await;
         self.node.must_run()?;
+        self.head_check().await?;
         self.count().await
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use clarion_chaos::check::{self, Violation};
-use clarion_chaos::kill_loop::{self, Settings};
+use clarion_chaos::kill_loop::{self, HINTS_OFF, Settings};
 use clarion_chaos::summary::Summary;
 use clarion_chaos::{Failure, history};
 
@@ -62,6 +62,9 @@ struct KillLoop {
     /// Let the node drop every hint: all is found by the slow head check
     #[arg(long)]
     hints_off: bool,
+    /// Faults that the node commits by itself, such as `session=1%,relay=1%`: actors panic
+    #[arg(long)]
+    faults: Option<String>,
     /// Keep the files of the run in this directory, also when nothing is wrong
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
@@ -75,7 +78,11 @@ impl KillLoop {
         settings.size.products = self.products.max(1);
         settings.size.terminals = self.terminals.max(1);
         settings.size.pushes_per_s = self.pushes_per_s;
-        settings.hints_off = self.hints_off;
+        settings.faults = match (self.hints_off, &self.faults) {
+            (true, None) => Some(HINTS_OFF.to_owned()),
+            (true, Some(faults)) => Some(format!("{HINTS_OFF},{faults}")),
+            (false, faults) => faults.clone(),
+        };
         settings.directory.clone_from(&self.keep);
         settings
     }
@@ -84,9 +91,10 @@ impl KillLoop {
     fn command(&self, seed: u64) -> String {
         let Self { minutes, products, terminals, pushes_per_s, .. } = self;
         let hints = if self.hints_off { " --hints-off" } else { "" };
+        let faults = self.faults.as_ref().map_or_else(String::new, |f| format!(" --faults {f}"));
         format!(
             "cargo run --release -p clarion-chaos -- kill-loop --minutes {minutes} --seed {seed} \
-             --products {products} --terminals {terminals} --pushes-per-s {pushes_per_s}{hints}"
+             --products {products} --terminals {terminals} --pushes-per-s {pushes_per_s}{hints}{faults}"
         )
     }
 }

@@ -2,6 +2,7 @@
 //! same addresses.
 
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,6 +18,9 @@ use crate::Failure;
 
 /// How long a node may take until it is ready, its recovery included.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How a good answer begins.
+const OK: &str = "HTTP/1.1 200";
 
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -90,19 +94,12 @@ impl NodeProcess {
     /// # Errors
     /// When it is not ready in time, or ends.
     pub async fn start(&mut self) -> Result<(), Failure> {
-        let mut command = self.command(&["--json", "start"])?;
-        if let Some(at) = self.at {
-            command.env("CLARION_HTTP__LISTEN", at.http.to_string());
-            command.env("CLARION_TERMINALS__LISTEN", at.terminals.to_string());
-        } else {
-            command.stdout(Stdio::piped());
-        }
-        self.child = Some(command.spawn().map_err(Failure::of("cannot start clarion"))?);
+        self.spawn()?;
         let ready = async {
             if self.at.is_none() {
                 self.at = Some(self.told_addresses().await?);
             }
-            while !self.is_ready().await {
+            while !self.get("/readyz").await.is_ok_and(|answer| answer.starts_with(OK)) {
                 self.must_run()?;
                 sleep(LOOK_AGAIN).await;
             }
@@ -112,6 +109,38 @@ impl NodeProcess {
             Ok(done) => done,
             Err(_) => Err(self.failure("the node is not ready in time")),
         }
+    }
+
+    /// Starts it and kills it after this time, wherever it is in its start.
+    ///
+    /// # Errors
+    /// When it cannot be started, or ended by itself.
+    pub async fn start_and_kill(&mut self, after: Duration) -> Result<(), Failure> {
+        self.spawn()?;
+        sleep(after).await;
+        self.kill().await
+    }
+
+    /// The value of a counter of the node; 0 if it has none.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn counter(&self, name: &str) -> Result<u64, Failure> {
+        let answer = self.get("/metrics").await.map_err(Failure::of("cannot read /metrics"))?;
+        let values = answer.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(values.filter_map(|value| value.trim().parse::<u64>().ok()).sum())
+    }
+
+    fn spawn(&mut self) -> Result<(), Failure> {
+        let mut command = self.command(&["--json", "start"])?;
+        if let Some(at) = self.at {
+            command.env("CLARION_HTTP__LISTEN", at.http.to_string());
+            command.env("CLARION_TERMINALS__LISTEN", at.terminals.to_string());
+        } else {
+            command.stdout(Stdio::piped());
+        }
+        self.child = Some(command.spawn().map_err(Failure::of("cannot start clarion"))?);
+        Ok(())
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
@@ -195,17 +224,15 @@ impl NodeProcess {
         Ok(Addresses { http: address(&told.http)?, terminals: address(&told.terminals)? })
     }
 
-    async fn is_ready(&self) -> bool {
-        let Some(at) = self.at else { return false };
-        let ask = async {
-            let mut stream = TcpStream::connect(at.http).await?;
-            let request = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", at.http);
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        ask.await.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
+    /// The whole answer to a request, as text.
+    async fn get(&self, path: &str) -> io::Result<String> {
+        let at = self.at.ok_or(io::ErrorKind::NotConnected)?.http;
+        let mut stream = TcpStream::connect(at).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
     }
 
     /// A failure with the end of the node's log.

@@ -26,6 +26,8 @@ pub struct Summary {
     pub duplicates: usize,
     /// Sessions that were opened.
     pub sessions: usize,
+    /// How often only the slow head check found that a log had grown (I12).
+    pub head_check_found: u64,
     /// The longest time from a kill to the next accepted push, milliseconds.
     pub push_interruption_ms: u64,
     /// The longest time from a kill to the next delivery, milliseconds.
@@ -68,6 +70,7 @@ impl Summary {
                     let since = no_delivery_since.take().map_or(0, |since| t - since);
                     summary.delivery_interruption_ms = summary.delivery_interruption_ms.max(since);
                 }
+                Event::HeadChecked { found } => summary.head_check_found += found,
                 Event::Opened { .. } => summary.sessions += 1,
                 Event::Killed { n } => {
                     summary.kills = *n;
@@ -95,6 +98,7 @@ impl fmt::Display for Summary {
         writeln!(f, "sessions opened        {}", self.sessions)?;
         writeln!(f, "delivered              {}", self.delivered)?;
         writeln!(f, "  again, without SDK   {}", self.duplicates)?;
+        writeln!(f, "found by head check    {}", self.head_check_found)?;
         let (push, delivery) = (self.push_interruption_ms, self.delivery_interruption_ms);
         writeln!(f, "longest interruption   {:.2} s for pushes", seconds(push))?;
         write!(f, "                       {:.2} s for deliveries", seconds(delivery))

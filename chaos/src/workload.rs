@@ -129,12 +129,7 @@ impl Workload {
         Ok(load)
     }
 
-    async fn product(
-        &self,
-        admin: &Admin,
-        name: &str,
-        size: Size,
-    ) -> Result<Product, Failure> {
+    async fn product(&self, admin: &Admin, name: &str, size: Size) -> Result<Product, Failure> {
         let product = ProductId::new(name).map_err(Failure::of("the product"))?;
         let create = ProductCreate {
             product,

@@ -2,21 +2,27 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use clarion_core::LogKey;
 use clarion_core::session::SessionLimits;
 use clarion_protocol::terminal::{Open, SessionNumber};
 use clarion_protocol::{Code, ProductId, TerminalId, TopicName};
 use clarion_storage::{
-    OpenSession, OpenedLog, Read, Store, Subscribe, SubscribeBy, SubscribeOutcome,
+    OpenSession, OpenedLog, Read, Store, StoreError, Subscribe, SubscribeBy, SubscribeOutcome,
     SubscriptionState, Unsubscribe, UnsubscribeOutcome,
 };
 
+use crate::cursors::CursorBuffer;
 use crate::link::inbox::{Answer, Grant, Item, LinkInbox, Refused};
 use crate::products::Products;
+use crate::push::Turn;
 use crate::relay::{Relays, Subscriber};
 use crate::task;
 use crate::tokens::Identity;
+
+/// Pauses before each try to read the record of a session again, in milliseconds.
+const REOPEN_PAUSES_MS: [u64; 8] = [0, 100, 400, 1600, 6400, 10_000, 20_000, 20_000];
 
 /// The bounds of a link.
 #[derive(Debug, Clone)]
@@ -117,25 +123,51 @@ impl LinkContext {
 
     /// Verifies the token of an `open` and opens the session in the store; leaves the answer in
     /// the link's inbox.
-    pub(crate) fn open(self: &Arc<Self>, inbox: &Arc<LinkInbox>, open: Open) {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        inbox: &Arc<LinkInbox>,
+        session: SessionNumber,
+        open: Open,
+    ) {
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         task::spawn(async move {
-            let session = open.s;
             let answer = context.grant(&open).await;
             leave(&inbox, session, Answer::Opened(answer));
         });
     }
 
     /// Opens the session of a known identity again: after a crash, or when its record changed.
+    /// What it has acknowledged is written down first. While the store is away it waits.
     pub(crate) fn reopen(
         self: &Arc<Self>,
         inbox: &Arc<LinkInbox>,
         session: SessionNumber,
-        identity: Arc<Identity>,
+        (identity, generation): (Arc<Identity>, u64),
+        cursors: Arc<CursorBuffer>,
     ) {
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         task::spawn(async move {
-            let answer = context.open_in_store(identity, Vec::new(), Vec::new()).await;
+            let mut answer = Err(Refused::new(Code::StoreAway));
+            for pause_ms in REOPEN_PAUSES_MS {
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                if inbox.ended() {
+                    return;
+                }
+                cursors.drain().await;
+                let who = (identity.product.clone(), identity.terminal.clone(), generation);
+                answer = match context.store.verify_generations(vec![who]).await.as_deref() {
+                    // I7: it must not take over again from the one that replaced it.
+                    Ok([false]) => Err(Refused::new(Code::Replaced)),
+                    Ok(_) => {
+                        let identity = Arc::clone(&identity);
+                        context.open_in_store(identity, Vec::new(), Vec::new()).await
+                    }
+                    Err(_) => Err(Refused::new(Code::StoreAway)),
+                };
+                if !matches!(answer, Err(Refused { code: Code::StoreAway })) {
+                    break;
+                }
+            }
             leave(&inbox, session, Answer::Opened(answer));
         });
     }
@@ -160,7 +192,10 @@ impl LinkContext {
                 refused.push((topic.clone(), Code::TopicForbidden));
             }
         }
-        self.open_in_store(Arc::new(identity), topics, refused).await
+        let place = self.place(&identity.product)?;
+        let mut grant = self.open_in_store(Arc::new(identity), topics, refused).await?;
+        grant.place = place;
+        Ok(grant)
     }
 
     async fn open_in_store(
@@ -183,8 +218,7 @@ impl LinkContext {
                 refused.extend(
                     opened.refused.iter().map(|(topic, banned)| (topic.clone(), code(*banned))),
                 );
-                let place = self.place(&identity.product)?;
-                Ok(Box::new(Grant { identity, opened, refused, place }))
+                Ok(Box::new(Grant { identity, opened, refused, place: None }))
             }
             _ => Err(Refused::new(Code::StoreAway)),
         }
@@ -219,6 +253,7 @@ impl LinkContext {
         id: u64,
         identity: &Identity,
         topic: TopicName,
+        mut turn: Turn,
     ) {
         let request = Subscribe {
             product: identity.product.clone(),
@@ -229,9 +264,10 @@ impl LinkContext {
         };
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         task::spawn(async move {
-            if let Some(outcome) = context.store.subscribe(vec![request]).await.pop() {
-                leave(&inbox, session, Answer::Subscribed { id: Some(id), topic, outcome });
-            }
+            turn.come().await;
+            let outcome = context.store.subscribe(vec![request]).await.pop();
+            let outcome = outcome.unwrap_or_else(|| Err(StoreError::Unknown("no answer".into())));
+            leave(&inbox, session, Answer::Subscribed { id: Some(id), topic, outcome });
         });
     }
 
@@ -243,6 +279,7 @@ impl LinkContext {
         id: u64,
         identity: &Identity,
         topic: TopicName,
+        mut turn: Turn,
     ) {
         let request = Unsubscribe {
             product: identity.product.clone(),
@@ -252,9 +289,10 @@ impl LinkContext {
         };
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         task::spawn(async move {
-            if let Some(outcome) = context.store.unsubscribe(vec![request]).await.pop() {
-                leave(&inbox, session, Answer::Unsubscribed { id: Some(id), topic, outcome });
-            }
+            turn.come().await;
+            let outcome = context.store.unsubscribe(vec![request]).await.pop();
+            let outcome = outcome.unwrap_or_else(|| Err(StoreError::Unknown("no answer".into())));
+            leave(&inbox, session, Answer::Unsubscribed { id: Some(id), topic, outcome });
         });
     }
 
@@ -266,23 +304,31 @@ impl LinkContext {
         session: SessionNumber,
         identity: &Identity,
         topic: TopicName,
+        mut turn: Turn,
     ) {
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         let (product, terminal) = (identity.product.clone(), identity.terminal.clone());
         task::spawn(async move {
-            let answer = match context.subscription(&product, &terminal, &topic).await {
-                Some(Some(opened)) => Answer::Subscribed {
-                    id: None,
-                    topic,
-                    outcome: Ok(SubscribeOutcome::AlreadyIn(opened)),
-                },
-                Some(None) => {
-                    let outcome = Ok(UnsubscribeOutcome::Left);
-                    Answer::Unsubscribed { id: None, topic, outcome }
-                }
-                None => return, // the store is away: the next open tells
-            };
-            leave(&inbox, session, answer);
+            turn.come().await;
+            for pause_ms in REOPEN_PAUSES_MS {
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                let answer = match context.subscription(&product, &terminal, &topic).await {
+                    Some(Some(opened)) => Answer::Subscribed {
+                        id: None,
+                        topic,
+                        outcome: Ok(SubscribeOutcome::AlreadyIn(opened)),
+                    },
+                    Some(None) => {
+                        let outcome = Ok(UnsubscribeOutcome::Left);
+                        Answer::Unsubscribed { id: None, topic, outcome }
+                    }
+                    None if inbox.ended() => return,
+                    None => continue, // the store is away
+                };
+                return leave(&inbox, session, answer);
+            }
+            // It learns of it with the next `open`.
+            tracing::warn!(%product, "a change of a topic's members could not be read");
         });
     }
 

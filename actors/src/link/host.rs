@@ -17,8 +17,14 @@ use super::encode;
 use super::inbox::{Grant, LinkInbox};
 use crate::fault;
 use crate::link_shard::LinkShardHandle;
+use crate::push::{Turn, Turns};
 use crate::relay::Subscriber;
 use crate::tokens::Identity;
+
+/// Requests of one session that may wait for the store.
+const REQUESTS_MAX: usize = 64;
+/// The `refresh` among them; terminals choose numbers below 2^53.
+pub(super) const REFRESH: u64 = u64::MAX;
 
 /// What a session needs of its link to carry out effects.
 pub(super) struct Surroundings<'a> {
@@ -42,7 +48,10 @@ pub(super) enum Stepped {
 
 /// A live session.
 pub(super) struct Host {
-    number: SessionNumber,
+    pub(super) number: SessionNumber,
+    /// What items of the inbox call this incarnation of the session: those of a former one on the
+    /// same link are void.
+    key: SessionNumber,
     session: Session,
     pub(super) identity: Arc<Identity>,
     pub(super) generation: u64,
@@ -54,29 +63,28 @@ pub(super) struct Host {
     heartbeat_saved_ms: u64,
     /// Cursors that the terminal sent with `subscribe` requests that are on their way.
     own_cursors: Vec<(TopicName, Cursor)>,
+    /// Requests that wait for the store, and their turns: they are carried out in their order.
+    requests: Vec<u64>,
+    turns: Turns,
     _place: Option<Box<Place>>,
 }
 
 impl Host {
-    /// Begins a session: writes `opened`, registers its logs, then reads (I4). `former` is
-    /// the one whose place it takes on its link.
+    /// Begins a session: writes `opened`, registers its logs, then reads (I4).
     pub(super) fn begin(
-        number: SessionNumber,
+        (number, key): (SessionNumber, SessionNumber),
         grant: Grant,
         own: &[(LogName, Cursor)],
-        former: Option<&Self>,
         around: &mut Surroundings<'_>,
     ) -> (Self, Stepped) {
         let Grant { identity, opened, refused, place } = grant;
         let start = |log: OpenedLog| start_log(around.context, log, own);
         let logs: Vec<StartLog> = opened.logs.into_iter().map(start).collect();
         let mut effects = Vec::new();
-        let session = match former {
-            Some(former) => Session::rebuild(&former.session, logs, &mut effects),
-            None => Session::new(logs, around.now_ms, &mut effects),
-        };
+        let session = Session::new(logs, around.now_ms, &mut effects);
         let mut host = Self {
             number,
+            key,
             session,
             exp_s: identity.exp_s,
             identity,
@@ -84,6 +92,8 @@ impl Host {
             verify_at_ms: around.now_ms + around.context.limits.generation_check_ms,
             heartbeat_saved_ms: opened.heartbeat_ms.unwrap_or(0),
             own_cursors: Vec::new(),
+            requests: Vec::new(),
+            turns: Turns::default(),
             _place: place,
         };
         let frame = NodeFrame::Opened(Opened {
@@ -100,11 +110,87 @@ impl Host {
         });
         encode::frame(around.out, &frame);
         let stepped = host.carry_out(effects, around);
-        let logs: Vec<_> = host.session.logs().map(|(alias, log, ..)| (alias, Arc::clone(log))).collect();
-        for (alias, log) in logs {
-            host.register(alias, log, opened.time_ms, around);
-        }
+        host.register_all(opened.time_ms, around);
         (host, stepped)
+    }
+
+    /// Begins again in the place of `former`, which crashed or whose record changed. The terminal
+    /// sees the same session: logs keep their aliases, what it has not acknowledged comes again,
+    /// and what was joined or left meanwhile is told like any change by the back-end.
+    pub(super) fn rebuild(
+        mut former: Self,
+        key: SessionNumber,
+        grant: Grant,
+        around: &mut Surroundings<'_>,
+    ) -> (Self, Stepped) {
+        let opened = grant.opened;
+        let start = |log: OpenedLog| start_log(around.context, log, &[]);
+        let logs: Vec<StartLog> = opened.logs.into_iter().map(start).collect();
+        let mut effects = Vec::new();
+        let session = Session::rebuild(&former.session, logs, &mut effects);
+        let before = std::mem::replace(&mut former.session, session);
+        for id in std::mem::take(&mut former.requests) {
+            former.error(Some(id), Code::Overloaded, None, around);
+        }
+        let mut host = Self {
+            key,
+            generation: opened.generation,
+            verify_at_ms: around.now_ms + around.context.limits.generation_check_ms,
+            own_cursors: Vec::new(),
+            turns: Turns::default(),
+            ..former
+        };
+        let s = host.number;
+        for log in host.positions() {
+            if before.log(log.l).is_none() {
+                encode::frame(around.out, &NodeFrame::Subscribed { s, id: None, log });
+            }
+        }
+        for (alias, log, ..) in before.logs() {
+            if let (None, LogName::Topic(topic)) = (host.session.log(alias), log.local_name()) {
+                encode::frame(around.out, &NodeFrame::Unsubscribed { s, id: None, topic });
+            }
+        }
+        let stepped = host.carry_out(effects, around);
+        host.register_all(opened.time_ms, around);
+        (host, stepped)
+    }
+
+    fn register_all(&self, since_ms: u64, around: &Surroundings<'_>) {
+        for (alias, log, ..) in self.session.logs() {
+            self.register(alias, Arc::clone(log), since_ms, around);
+        }
+    }
+
+    /// Room for a request to the store, which is carried out after those before it. `None`: too
+    /// many are on the way.
+    pub(super) fn request(&mut self, id: u64, around: &mut Surroundings<'_>) -> Option<Turn> {
+        if self.requests.len() >= REQUESTS_MAX {
+            self.error(Some(id), Code::Overloaded, None, around);
+            return None;
+        }
+        self.requests.push(id);
+        Some(self.turns.take())
+    }
+
+    /// A request has its answer.
+    pub(super) fn answered(&mut self, id: Option<u64>) {
+        let at = self.requests.iter().position(|of| Some(*of) == id);
+        if let Some(at) = at {
+            self.requests.swap_remove(at);
+        }
+        if self.requests.is_empty() {
+            self.requests = Vec::new();
+        }
+    }
+
+    /// Room for a `refresh`: one at a time.
+    pub(super) fn begin_refresh(&mut self) -> bool {
+        let room = !self.requests.contains(&REFRESH);
+        if room {
+            self.requests.push(REFRESH);
+        }
+        room
     }
 
     /// One event for the session, inside the panic boundary.
@@ -239,7 +325,7 @@ impl Host {
             self.verify_at_ms = around.now_ms + around.context.limits.generation_check_ms;
             let identity = &self.identity;
             let who = (identity.product.clone(), identity.terminal.clone(), self.generation);
-            around.shard.cursors.verify(who, around.inbox, self.number);
+            around.shard.cursors.verify(who, around.inbox, self.key);
         }
         self.step(Event::Tick, around)
     }
@@ -290,7 +376,7 @@ impl Host {
             settled: Vec::new(),
             heartbeat_ms: Some(heartbeat_ms),
         };
-        around.shard.cursors.note_heartbeat(save, around.inbox, self.number);
+        around.shard.cursors.note_heartbeat(save, around.inbox, self.key);
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>, around: &mut Surroundings<'_>) -> Stepped {
@@ -331,7 +417,8 @@ impl Host {
                     self.save(log, epoch, cursor, attempts, settled, around);
                 }
                 Effect::Control(Control::Subscribed(topic) | Control::Unsubscribed(topic)) => {
-                    around.context.follow_record(around.inbox, s, &self.identity, topic);
+                    let turn = self.turns.take();
+                    around.context.follow_record(around.inbox, self.key, &self.identity, topic, turn);
                 }
                 Effect::Close { code, detail } => return Stepped::Close(code, detail),
             }
@@ -359,7 +446,7 @@ impl Host {
             settled,
             heartbeat_ms: None,
         };
-        around.shard.cursors.note(save, around.inbox, self.number);
+        around.shard.cursors.note(save, around.inbox, self.key);
     }
 
     fn register(&self, alias: LogAlias, log: Arc<LogKey>, since_ms: u64, around: &Surroundings<'_>) {
@@ -370,7 +457,7 @@ impl Host {
     }
 
     fn subscriber(&self, alias: LogAlias, inbox: &Arc<LinkInbox>) -> Subscriber {
-        Subscriber { inbox: Arc::clone(inbox), session: self.number, alias }
+        Subscriber { inbox: Arc::clone(inbox), session: self.key, alias }
     }
 
     fn positions(&self) -> Vec<LogPosition> {

@@ -2,8 +2,11 @@
 //! for it. Empty when idle, and then it holds no heap.
 //!
 //! Hints are refused when it is full: the highest offset passed over is noted per log instead, and
-//! the session reads from its cursor. Answers to requests of the link itself are always taken:
-//! each log has at most one on the way, so they are bounded by the session's logs.
+//! the session reads from its cursor. Pages are always taken: each log has at most one on the way.
+//!
+//! What controls the link and its sessions is apart, so that a link that can write nothing more
+//! still learns that it is to end: answers to requests, which the sessions bound, and events, of
+//! which the same one is there once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -129,8 +132,20 @@ pub(crate) struct LinkInbox {
 struct State {
     first: Option<Item>,
     rest: VecDeque<Item>,
-    missed: Vec<(SessionNumber, LogAlias, Offset)>,
+    missed: Vec<Missed>,
+    #[allow(clippy::box_collection, reason = "8 bytes for what is rarely there")]
+    control: Option<Box<VecDeque<Item>>>,
     ended: bool,
+}
+
+/// A log of which hints were passed over.
+#[derive(Debug)]
+struct Missed {
+    session: SessionNumber,
+    log: LogAlias,
+    up_to: Offset,
+    /// The owner's confirmation was among them.
+    interest: bool,
 }
 
 impl LinkInbox {
@@ -163,7 +178,7 @@ impl LinkInbox {
         } else {
             metrics::counter!("clarion_hints_dropped_total").increment(1);
             if let (false, Some(last)) = (ephemeral, batch.entries.last()) {
-                state.miss(session, log, last.offset);
+                state.miss(session, log, last.offset, false);
             }
         }
         drop(state);
@@ -177,12 +192,28 @@ impl LinkInbox {
         if state.ended {
             return;
         }
-        state.push(item);
+        match item {
+            Item::Answer { .. } | Item::Session { .. } | Item::Link(_) => state.push_control(item),
+            Item::Interest { session, log, head } if state.len() >= self.items_max as usize => {
+                state.miss(session, log, head, true);
+            }
+            item => state.push(item),
+        }
         drop(state);
         self.waker.wake();
     }
 
-    /// Takes the oldest item; what was missed comes after everything that was taken in time.
+    /// Takes the oldest answer or event.
+    pub(crate) fn take_control(&self) -> Option<Item> {
+        let mut state = self.lock();
+        let item = state.control.as_mut()?.pop_front();
+        if state.control.as_ref().is_some_and(|control| control.is_empty()) {
+            state.control = None;
+        }
+        item
+    }
+
+    /// Takes the oldest hint or page; what was missed comes after everything that was taken in time.
     pub(crate) fn take(&self) -> Option<Item> {
         let mut state = self.lock();
         if let Some(item) = state.first.take() {
@@ -192,11 +223,14 @@ impl LinkInbox {
             }
             return Some(item);
         }
-        let (session, log, up_to) = state.missed.pop()?;
+        let Missed { session, log, up_to, interest } = state.missed.pop()?;
         if state.missed.is_empty() {
             state.missed = Vec::new();
         }
-        Some(Item::Missed { session, log, up_to })
+        Some(match interest {
+            true => Item::Interest { session, log, head: up_to },
+            false => Item::Missed { session, log, up_to },
+        })
     }
 
     /// Who is woken by the next item.
@@ -237,10 +271,55 @@ impl State {
         }
     }
 
-    fn miss(&mut self, session: SessionNumber, log: LogAlias, up_to: Offset) {
-        match self.missed.iter_mut().find(|(s, l, _)| (*s, *l) == (session, log)) {
-            Some((_, _, known)) => *known = up_to.max(*known),
-            None => self.missed.push((session, log, up_to)),
+    fn push_control(&mut self, item: Item) {
+        let control = self.control.get_or_insert_default();
+        if !control.iter_mut().any(|known| known.covers(&item)) {
+            control.push_back(item);
+        }
+    }
+
+    fn miss(&mut self, session: SessionNumber, log: LogAlias, up_to: Offset, interest: bool) {
+        let known = self.missed.iter_mut().find(|m| (m.session, m.log) == (session, log));
+        match known {
+            Some(missed) => {
+                missed.up_to = up_to.max(missed.up_to);
+                missed.interest |= interest;
+            }
+            None => self.missed.push(Missed { session, log, up_to, interest }),
+        }
+    }
+}
+
+impl Item {
+    /// Whether `new` says nothing that this event does not say, or can be made to say.
+    fn covers(&mut self, new: &Self) -> bool {
+        match (self, new) {
+            (Self::Link(known), Self::Link(new)) => match (known, new) {
+                (LinkEvent::Tick, LinkEvent::Tick)
+                | (LinkEvent::Close(_), LinkEvent::Close(_))
+                | (LinkEvent::Goaway { .. }, LinkEvent::Goaway { .. }) => true,
+                (
+                    LinkEvent::RelayRestarted { relay },
+                    LinkEvent::RelayRestarted { relay: new },
+                ) => relay == new,
+                _ => false,
+            },
+            (
+                Self::Session { session, event },
+                Self::Session { session: of, event: new },
+            ) if session == of => match (event, new) {
+                (SessionEvent::NewerGeneration(known), SessionEvent::NewerGeneration(new)) => {
+                    *known = (*known).max(*new);
+                    true
+                }
+                (SessionEvent::Stale, SessionEvent::Stale)
+                | (SessionEvent::AboveHead, SessionEvent::AboveHead)
+                | (SessionEvent::Kicked, SessionEvent::Kicked)
+                | (SessionEvent::FlushCursors, SessionEvent::FlushCursors)
+                | (SessionEvent::Reload, SessionEvent::Reload) => true,
+                _ => false,
+            },
+            _ => false,
         }
     }
 }
@@ -276,6 +355,33 @@ mod tests {
         assert_eq!(hints, [1, 2, 3, 4]);
         assert_eq!(missed, [(0, 999), (1, 1000), (2, 998)]);
         assert_eq!(inbox.lock().rest.capacity() + inbox.lock().missed.capacity(), 0);
+    }
+
+    #[test]
+    fn what_controls_a_link_is_taken_however_full_it_is_and_stays_bounded() {
+        let inbox = LinkInbox::new(1, 4);
+        for round in 1..=1000u64 {
+            inbox.offer(1, 1, &batch(round), false);
+            inbox.leave(Item::Interest { session: 1, log: 2, head: Offset(round) });
+            inbox.leave(Item::Link(LinkEvent::Tick));
+            inbox.leave(Item::Link(LinkEvent::RelayRestarted { relay: (round % 3) as u16 }));
+            let event = SessionEvent::NewerGeneration(round);
+            inbox.leave(Item::Session { session: 1, event });
+            inbox.leave(Item::Session { session: 1, event: SessionEvent::FlushCursors });
+            inbox.leave(Item::Session { session: 2, event: SessionEvent::FlushCursors });
+        }
+        let (mut events, mut newest) = (0, 0);
+        while let Some(item) = inbox.take_control() {
+            events += 1;
+            if let Item::Session { event: SessionEvent::NewerGeneration(generation), .. } = item {
+                newest = generation;
+            }
+        }
+        assert_eq!((events, newest), (7, 1000));
+        let items: Vec<_> = std::iter::from_fn(|| inbox.take()).collect();
+        assert!(items.len() <= 6, "{}", items.len());
+        let highest = |item: &Item| matches!(item, Item::Interest { head: Offset(1000), .. });
+        assert!(items.iter().any(highest), "the confirmation is never lost");
     }
 
     #[test]

@@ -49,7 +49,9 @@ pub(crate) struct Link<S> {
     pub(crate) inbox: Arc<LinkInbox>,
     shard: Arc<LinkShardHandle>,
     context: Arc<LinkContext>,
-    sessions: Vec<(SessionNumber, Stage)>,
+    sessions: Vec<Seat>,
+    /// The last key that was given to a session.
+    last_key: SessionNumber,
     /// The highest number opened on this link; numbers only go up.
     last_session: SessionNumber,
     heartbeat_ms: u64,
@@ -64,6 +66,15 @@ pub(crate) struct Link<S> {
     frames_left: u32,
     frames_at_s: u32,
     ended: Option<&'static str>,
+}
+
+/// A session of the link.
+struct Seat {
+    /// What the terminal calls it.
+    number: SessionNumber,
+    /// What items of the inbox call it; another one after each crash.
+    key: SessionNumber,
+    stage: Stage,
 }
 
 /// Where a session stands.
@@ -93,7 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             inbox,
             shard,
             context,
-            sessions: Vec::new(),
+            sessions: Vec::with_capacity(1), // most links carry one
+            last_key: 0,
             last_session: 0,
             heartbeat_ms,
             raise_at_ms: now_ms + STABLE_HEARTBEATS * heartbeat_ms,
@@ -117,8 +129,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         let silent = reason == Code::HeartbeatTimeout.as_str();
         let heartbeat_ms =
             if silent { self.context.limits.heartbeat_min_ms } else { self.heartbeat_ms };
-        for (_, stage) in std::mem::take(&mut self.sessions) {
-            if let Stage::Live(mut host) = stage {
+        for seat in std::mem::take(&mut self.sessions) {
+            if let Stage::Live(mut host) = seat.stage {
                 host.end(heartbeat_ms, &mut self.around(&mut out));
             }
         }
@@ -130,7 +142,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         let mut out = encode::take_scratch();
         loop {
             self.inbox.register(cx.waker());
-            let mut progress = false;
+            let (mut progress, kept) = (false, self.kept());
+            while self.ended.is_none()
+                && let Some(item) = self.inbox.take_control()
+            {
+                self.item(item, &mut out);
+                progress = true;
+            }
             while self.ended.is_none() && out.len() + self.kept() < OUT_HIGH_BYTES {
                 let Some(item) = self.inbox.take() else { break };
                 self.item(item, &mut out);
@@ -141,6 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             }
             self.write(cx, &out);
             out.clear();
+            // What waited for room has it now, and nothing else would wake the link for it.
+            progress |= kept >= OUT_HIGH_BYTES && self.kept() < kept;
             if self.ended.is_some() || !progress {
                 break;
             }
@@ -158,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, out: &[u8]) {
+        let before = self.kept() + out.len();
         let io = self.socket.get_mut();
         let written = match out {
             [] if io.kept() == 0 => Ok(()),
@@ -172,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         }
         if self.kept() == 0 {
             self.stuck_since_ms = 0;
-        } else if self.stuck_since_ms == 0 {
+        } else if self.stuck_since_ms == 0 || self.kept() < before {
             self.stuck_since_ms = self.context.store.time_ms();
         }
     }
@@ -247,43 +268,81 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
     }
 
     fn frame(&mut self, frame: TerminalFrame, out: &mut Vec<u8>) {
+        let number = match &frame {
+            TerminalFrame::Open(_) | TerminalFrame::Ping { .. } => None,
+            TerminalFrame::Ack { s, .. }
+            | TerminalFrame::Skip { s, .. }
+            | TerminalFrame::Subscribe { s, .. }
+            | TerminalFrame::Unsubscribe { s, .. }
+            | TerminalFrame::Refresh { s, .. }
+            | TerminalFrame::Close { s } => Some(*s),
+        };
+        let mut s = 0;
+        if let Some(number) = number {
+            if number == 0 || number > self.last_session {
+                return self.refuse_session(number, "was never opened", out);
+            }
+            match self.sessions.iter().find(|seat| seat.number == number) {
+                Some(seat) => s = seat.key,
+                None => return, // it is over: the frames crossed
+            }
+        }
         match frame {
-            TerminalFrame::Ack { s, a } => {
-                if s > self.last_session {
-                    return self.refuse_session(s, "was never opened", out);
-                }
+            TerminalFrame::Ack { a, .. } => {
                 for (log, offset) in a {
                     self.step(s, Event::Ack { log, offset }, out);
                 }
             }
             TerminalFrame::Ping { s: 0 } => encode::frame(out, &NodeFrame::Pong { s: 0 }),
             TerminalFrame::Ping { .. } => self.refuse_frame("`s` of a ping is 0", out),
-            TerminalFrame::Skip { s, l, o } => self.step(s, Event::Skip { log: l, offset: o }, out),
+            TerminalFrame::Skip { l, o, .. } => self.step(s, Event::Skip { log: l, offset: o }, out),
             TerminalFrame::Open(open) => self.open(open, out),
-            TerminalFrame::Subscribe { s, id, topic, cursor } => {
-                self.with_host(s, out, |host, around| {
+            TerminalFrame::Subscribe { id, topic, cursor, .. } => {
+                self.request(s, id, out, |host, around| {
                     if !host.may_join(&topic) {
                         host.error(Some(id), Code::TopicForbidden, None, around);
-                        return Stepped::On;
+                        return;
                     }
+                    let Some(turn) = host.request(id, around) else { return };
                     host.remember_own(&topic, cursor, around.context.limits.topics_max);
-                    around.context.subscribe(around.inbox, s, id, &host.identity, topic);
-                    Stepped::On
+                    around.context.subscribe(around.inbox, s, id, &host.identity, topic, turn);
                 });
             }
-            TerminalFrame::Unsubscribe { s, id, topic } => self.with_host(s, out, |host, around| {
-                around.context.unsubscribe(around.inbox, s, id, &host.identity, topic);
-                Stepped::On
-            }),
-            TerminalFrame::Refresh { s, token } => self.with_host(s, out, |host, around| {
-                around.context.refresh(around.inbox, s, &host.identity, token);
-                Stepped::On
-            }),
-            TerminalFrame::Close { s } if s > self.last_session => {
-                self.refuse_session(s, "was never opened", out);
+            TerminalFrame::Unsubscribe { id, topic, .. } => {
+                self.request(s, id, out, |host, around| {
+                    let Some(turn) = host.request(id, around) else { return };
+                    around.context.unsubscribe(around.inbox, s, id, &host.identity, topic, turn);
+                });
             }
-            TerminalFrame::Close { s } => self.close_session(s, Code::SessionClosed, "", out),
+            TerminalFrame::Refresh { token, .. } => self.with_host(s, out, |host, around| {
+                if host.begin_refresh() {
+                    around.context.refresh(around.inbox, s, &host.identity, token);
+                }
+                Stepped::On
+            }),
+            TerminalFrame::Close { .. } => self.close_session(s, Code::SessionClosed, "", out),
         }
+    }
+
+    /// A request for a live session; refused for now while the session is being rebuilt.
+    fn request(
+        &mut self,
+        session: SessionNumber,
+        id: u64,
+        out: &mut Vec<u8>,
+        act: impl FnOnce(&mut Host, &mut Surroundings<'_>),
+    ) {
+        let seat = self.sessions.iter().find(|seat| seat.key == session);
+        if let Some(Seat { number, stage: Stage::Reopening(_), .. }) = seat {
+            let (s, code) = (*number, Code::Overloaded);
+            let (number, reason) = (code.number(), code.as_str().to_owned());
+            let frame = NodeFrame::Error { s, id: Some(id), code: number, reason, detail: None };
+            return encode::frame(out, &frame);
+        }
+        self.with_host(session, out, |host, around| {
+            act(host, around);
+            Stepped::On
+        });
     }
 
     fn refuse_session(&mut self, s: SessionNumber, why: &str, out: &mut Vec<u8>) {
@@ -302,11 +361,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         if self.sessions.len() >= self.context.limits.sessions_max {
             return self.closed(open.s, Code::TooManySessions, None, out);
         }
-        self.sessions.push((open.s, Stage::Opening(open.cursors.clone())));
-        self.context.open(&self.inbox, open);
+        let (number, key) = (open.s, self.next_key());
+        self.sessions.push(Seat { number, key, stage: Stage::Opening(open.cursors.clone()) });
+        self.context.open(&self.inbox, key, open);
+    }
+
+    fn next_key(&mut self) -> SessionNumber {
+        self.last_key = self.last_key.wrapping_add(1);
+        self.last_key
+    }
+
+    fn seat(&self, key: SessionNumber) -> Option<usize> {
+        self.sessions.iter().position(|seat| seat.key == key)
     }
 
     fn item(&mut self, item: Item, out: &mut Vec<u8>) {
+        if self.closing.is_some() && !matches!(item, Item::Link(_)) {
+            return; // nothing follows a close frame
+        }
         match item {
             Item::Hint { session, log, ephemeral: false, batch } => {
                 self.step(session, Event::Hint { log, batch }, out);
@@ -342,10 +414,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         out: &mut Vec<u8>,
         act: impl FnOnce(&mut Host, &mut Surroundings<'_>) -> Stepped,
     ) {
-        let Some((_, Stage::Live(host))) = self.sessions.iter_mut().find(|(n, _)| *n == session)
-        else {
-            return;
-        };
+        let seat = self.sessions.iter_mut().find(|seat| seat.key == session);
+        let Some(Seat { stage: Stage::Live(host), .. }) = seat else { return };
         let mut around = Surroundings {
             context: &self.context,
             shard: &self.shard,
@@ -381,16 +451,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
 
     /// Builds a session again in place, from its cursors.
     fn reopen(&mut self, session: SessionNumber, out: &mut Vec<u8>) {
-        let Some(at) = self.sessions.iter().position(|(number, _)| *number == session) else { return };
+        let Some(at) = self.seat(session) else { return };
         let nothing = Stage::Opening(Vec::new());
-        match std::mem::replace(&mut self.sessions[at].1, nothing) {
+        match std::mem::replace(&mut self.sessions[at].stage, nothing) {
             Stage::Live(host) => {
-                let identity = Arc::clone(&host.identity);
+                let who = (Arc::clone(&host.identity), host.generation);
                 host.deregister(&self.around(out));
-                self.sessions[at].1 = Stage::Reopening(host);
-                self.context.reopen(&self.inbox, session, identity);
+                self.sessions[at].stage = Stage::Reopening(host);
+                let key = self.next_key();
+                self.sessions[at].key = key;
+                let cursors = Arc::clone(&self.shard.cursors);
+                self.context.reopen(&self.inbox, key, who, cursors);
             }
-            other => self.sessions[at].1 = other,
+            other => self.sessions[at].stage = other,
         }
     }
 
@@ -399,6 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             Answer::Opened(answer) => self.opened(session, answer, out),
             Answer::Subscribed { id, topic, outcome } => {
                 self.with_host(session, out, |host, around| {
+                    host.answered(id);
                     let own = host.take_own(&topic);
                     match outcome {
                         Ok(SubscribeOutcome::Joined(log) | SubscribeOutcome::AlreadyIn(log)) => {
@@ -417,6 +491,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             }
             Answer::Unsubscribed { id, topic, outcome } => {
                 self.with_host(session, out, |host, around| {
+                    host.answered(id);
                     match outcome {
                         Ok(UnsubscribeOutcome::Left | UnsubscribeOutcome::NotIn) => {
                             host.leave(topic, id, around);
@@ -427,12 +502,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
                 });
             }
             Answer::Refreshed(Ok(identity)) => self.with_host(session, out, |host, around| {
+                host.answered(Some(host::REFRESH));
                 if !identity.is_same(&host.identity) {
                     return Stepped::Close(Code::RefreshMismatch, "");
                 }
                 let exp = identity.exp_s;
                 host.refreshed(identity);
-                encode::frame(around.out, &NodeFrame::Refreshed { s: session, exp });
+                encode::frame(around.out, &NodeFrame::Refreshed { s: host.number, exp });
                 Stepped::On
             }),
             Answer::Refreshed(Err(refused)) => {
@@ -447,25 +523,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         answer: Result<Box<Grant>, Refused>,
         out: &mut Vec<u8>,
     ) {
-        let Some(at) = self.sessions.iter().position(|(number, _)| *number == session) else { return };
-        let (own, former) = match std::mem::replace(&mut self.sessions[at].1, Stage::Opening(Vec::new()))
-        {
-            Stage::Opening(own) => (own, None),
-            Stage::Reopening(former) => (Vec::new(), Some(former)),
-            live @ Stage::Live(_) => {
-                self.sessions[at].1 = live;
-                return;
-            }
-        };
+        let Some(at) = self.seat(session) else { return };
+        if matches!(self.sessions[at].stage, Stage::Live(_)) {
+            return;
+        }
         let grant = match answer {
             Ok(grant) => *grant,
             Err(refused) => return self.close_session(session, refused.code, "", out),
         };
-        if let Some(heartbeat_ms) = grant.opened.heartbeat_ms {
-            self.start_heartbeat(heartbeat_ms);
-        }
-        let (host, stepped) = Host::begin(session, grant, &own, former.as_deref(), &mut self.around(out));
-        self.sessions[at].1 = Stage::Live(Box::new(host));
+        let number = self.sessions[at].number;
+        let nothing = Stage::Opening(Vec::new());
+        let (host, stepped) = match std::mem::replace(&mut self.sessions[at].stage, nothing) {
+            Stage::Opening(own) => {
+                if let Some(heartbeat_ms) = grant.opened.heartbeat_ms {
+                    self.start_heartbeat(heartbeat_ms);
+                }
+                Host::begin((number, session), grant, &own, &mut self.around(out))
+            }
+            Stage::Reopening(former) | Stage::Live(former) => {
+                Host::rebuild(*former, session, grant, &mut self.around(out))
+            }
+        };
+        self.sessions[at].stage = Stage::Live(Box::new(host));
         self.after(session, stepped, out);
     }
 
@@ -493,20 +572,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         match event {
             LinkEvent::Tick => self.tick(out),
             LinkEvent::Close(code) => {
+                self.close_link(code, out);
                 if code == Code::HeartbeatTimeout {
-                    // Nobody listens: no time is spent on a farewell.
-                    self.ended = Some(code.as_str());
-                } else {
-                    self.close_link(code, out);
+                    // Nobody seems to listen: no time is spent on a farewell.
+                    self.ended.get_or_insert(code.as_str());
                 }
             }
+            LinkEvent::Goaway { .. } if self.closing.is_some() => {}
             LinkEvent::Goaway { after_ms } => {
                 encode::frame(out, &NodeFrame::Goaway { s: 0, after_ms });
             }
             LinkEvent::RelayRestarted { relay } => {
-                let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| *number).collect();
-                for number in numbers {
-                    self.with_host(number, out, |host, around| host.register_again(relay, around));
+                let keys: Vec<_> = self.sessions.iter().map(|seat| seat.key).collect();
+                for key in keys {
+                    self.with_host(key, out, |host, around| host.register_again(relay, around));
                 }
             }
         }
@@ -521,15 +600,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         if self.stuck_since_ms > 0 && now_ms >= self.stuck_since_ms + limits.flush_timeout_ms {
             self.ended.get_or_insert(Code::SlowTerminal.as_str());
         }
+        if self.closing.is_some() || self.ended.is_some() {
+            return; // nothing follows a close frame
+        }
         if self.sessions.is_empty() && now_ms >= self.idle_since_ms + limits.open_timeout_ms {
             self.close_link(Code::OpenTimeout, out);
         }
         if now_ms >= self.raise_at_ms {
             self.raise_heartbeat(now_ms, out);
         }
-        let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| *number).collect();
-        for number in numbers {
-            self.with_host(number, out, Host::tick);
+        let keys: Vec<_> = self.sessions.iter().map(|seat| seat.key).collect();
+        for key in keys {
+            self.with_host(key, out, Host::tick);
         }
     }
 
@@ -576,8 +658,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         if let Some((_, since_ms)) = self.closing {
             deadline_ms = deadline_ms.min(since_ms + CLOSE_PATIENCE_MS);
         }
-        for (_, stage) in &self.sessions {
-            if let Stage::Live(host) = stage {
+        for seat in &self.sessions {
+            if let Stage::Live(host) = &seat.stage {
                 deadline_ms = deadline_ms.min(host.deadline_ms(&self.context));
             }
         }
@@ -593,17 +675,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         detail: &str,
         out: &mut Vec<u8>,
     ) {
-        let Some(at) = self.sessions.iter().position(|(number, _)| *number == session) else {
-            return; // it has ended already; frames may cross
-        };
-        if let (_, Stage::Live(mut host)) = self.sessions.swap_remove(at) {
+        let Some(at) = self.seat(session) else { return };
+        let Seat { number, stage, .. } = self.sessions.swap_remove(at);
+        if let Stage::Live(mut host) = stage {
             let heartbeat_ms = self.heartbeat_ms;
             tracing::debug!(kind = ?host.kind(), code = code.as_str(), "a session ended");
             host.end(heartbeat_ms, &mut self.around(out));
         }
         metrics::counter!("clarion_sessions_closed_total", "code" => code.as_str()).increment(1);
         let detail = (!detail.is_empty()).then(|| detail.to_owned());
-        self.closed(session, code, detail, out);
+        self.closed(number, code, detail, out);
         if self.sessions.is_empty() {
             self.idle_since_ms = self.context.store.time_ms();
             if code != Code::SessionClosed {
@@ -645,16 +726,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             now_ms: self.context.store.time_ms(),
             heartbeat_ms: self.heartbeat_ms,
         }
-    }
-}
-
-#[cfg(test)]
-mod size_tmp {
-    #[test]
-    fn sizes() {
-        use super::*;
-        eprintln!("Link {} WS {} Host {} Session {} Inbox {} Item {} Stage {} ",
-            size_of::<Link<tokio::net::TcpStream>>(), size_of::<WebSocketStream<LinkIo<tokio::net::TcpStream>>>(), size_of::<Host>(),
-            size_of::<clarion_core::session::Session>(), size_of::<LinkInbox>(), size_of::<Item>(), size_of::<Stage>());
     }
 }

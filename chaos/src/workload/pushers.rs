@@ -27,18 +27,17 @@ use crate::history::{Event, History, Name};
 /// Pushers of a product.
 const PUSHERS: u32 = 3;
 /// Pushes that a WebSocket has in flight.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 24;
 /// One in so many accepted pushes is pushed once more: it must be the same message.
 const REPEATED_ONE_IN: u32 = 25;
 /// One in so many pushes is sent as bytes.
 const BYTES_ONE_IN: u32 = 8;
 /// Nodes that are killed come back soon: a longer back-off only makes the run longer.
-const RETRY: Backoff =
-    Backoff { base: Duration::from_millis(50), cap: Duration::from_millis(500) };
+const RETRY: Backoff = Backoff { base: Duration::from_millis(50), cap: Duration::from_millis(500) };
 /// How long the patient ones go on.
 const PATIENT: Duration = Duration::from_secs(60);
 /// How long the impatient one does.
-const IMPATIENT: Duration = Duration::from_millis(300);
+const IMPATIENT: Duration = Duration::from_millis(150);
 
 /// What the pushers of a product share.
 #[derive(Clone)]

@@ -37,8 +37,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 pub(super) async fn run(task: TerminalTask) -> Result<(), Failure> {
     let rng = Rng::with_seed(task.seed);
-    let product =
-        ProductId::new(&task.product).map_err(Failure::of("the product"))?;
+    let product = ProductId::new(&task.product).map_err(Failure::of("the product"))?;
     let topics = task.topics.iter().map(|topic| TopicName::new(topic));
     let topics = topics.collect::<Result<Vec<_>, _>>().map_err(Failure::of("a topic"))?;
     let cursors = BTreeMap::new();
@@ -136,6 +135,13 @@ impl Raw {
     }
 
     fn opened(&self, socket: Socket, opened: Opened, sent: Vec<(LogName, Offset)>) -> Session {
+        let beat = interval(Duration::from_millis(opened.heartbeat_ms.max(2)) / 2);
+        let mut session = Session { socket, logs: HashMap::new(), due: BTreeMap::new(), beat };
+        self.learn_all(&mut session, opened, sent);
+        session
+    }
+
+    fn learn_all(&self, session: &mut Session, opened: Opened, sent: Vec<(LogName, Offset)>) {
         self.task.history.add(Event::Opened {
             who: self.task.who.clone(),
             session: self.sessions,
@@ -146,12 +152,9 @@ impl Raw {
         for (topic, code) in &opened.refused {
             self.task.trouble(format!("{topic} was refused: {code}"));
         }
-        let beat = interval(Duration::from_millis(opened.heartbeat_ms.max(2)) / 2);
-        let mut session = Session { socket, logs: HashMap::new(), due: BTreeMap::new(), beat };
         for log in opened.logs {
-            self.learn(&mut session, log);
+            self.learn(session, log);
         }
-        session
     }
 
     fn learn(&self, session: &mut Session, log: LogPosition) {
@@ -198,7 +201,13 @@ impl Raw {
             Ok(NodeFrame::Closed { code, reason, .. }) => return self.ended(code, &reason),
             Ok(gap @ NodeFrame::Gap { .. }) => self.task.trouble(format!("{gap:?}")),
             Ok(error @ NodeFrame::Error { .. }) => self.task.trouble(format!("{error:?}")),
-            Ok(NodeFrame::Opened(_)) => self.task.trouble("opened twice".to_owned()),
+            // The session was built anew from its cursors, after a panic inside it.
+            Ok(NodeFrame::Opened(opened)) => {
+                self.sessions += 1;
+                session.due.clear();
+                session.logs.clear();
+                self.learn_all(session, opened, Vec::new());
+            }
             Ok(NodeFrame::Heartbeat { ms, .. }) => {
                 session.beat = interval(Duration::from_millis(ms.max(2)) / 2);
             }

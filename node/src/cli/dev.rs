@@ -39,12 +39,12 @@ pub(crate) struct Arguments {
     /// Directory of the store and the credentials; made if it does not exist
     #[arg(long, value_name = "DIR", default_value = "clarion-data")]
     data: PathBuf,
-    /// Where the HTTP API listens, loopback only; port 0 for any that is free
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = loopback)]
-    http: SocketAddr,
-    /// Where terminals connect, loopback only; port 0 for any that is free
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = loopback)]
-    terminals: SocketAddr,
+    /// Where the HTTP API listens, loopback only; port 0 for any that is free [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    http: Option<SocketAddr>,
+    /// Where terminals connect, loopback only; port 0 for any that is free [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    terminals: Option<SocketAddr>,
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -84,11 +84,11 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
         let report = clarion_config::report(&errors);
         Failure::new(Exit::Config, format!("errors in the environment\n{report}"))
     })?;
-    config.http.listen = arguments.http;
-    config.terminals.listen = arguments.terminals;
+    config.http.listen = arguments.http.unwrap_or(config.http.listen);
+    config.terminals.listen = arguments.terminals.unwrap_or(config.terminals.listen);
     config.store.path = arguments.data.join("store");
     config.auth.admin_token_file = Some(arguments.data.join("dev").join("admin-token"));
-    if arguments.http == arguments.terminals && arguments.http.port() != 0 {
+    if config.http.listen == config.terminals.listen && config.http.listen.port() != 0 {
         return Err(Failure::usage("--http and --terminals name the same address")
             .hint("give them different ports"));
     }

@@ -61,9 +61,9 @@ class Terminal:
         self.logs = {}
         self.unacknowledged = {}
         self.held = []
-        self.heartbeat_s = 30
         self.verdict = None
         self.acknowledge_soon = None
+        self.pong = None
 
     # The connection -----------------------------------------------------------------------------
 
@@ -91,7 +91,8 @@ class Terminal:
             return refusal.response.status_code, body.get("code", "")
         except OSError as error:
             return 1006, type(error).__name__
-        heart = asyncio.create_task(self.beat())
+        self.sent = self.heard = asyncio.get_running_loop().time()
+        self.heart = None
         try:
             await self.open()
             async for text in self.link:
@@ -100,7 +101,8 @@ class Terminal:
         except ConnectionClosed:
             pass
         finally:
-            heart.cancel()
+            if self.heart:
+                self.heart.cancel()
             self.link.transport.abort()
         return self.link.close_code or 1006, self.link.close_reason or ""
 
@@ -120,12 +122,10 @@ class Terminal:
     async def beat(self):
         """Something at least every heartbeat; a link that does not answer is dead."""
         loop = asyncio.get_running_loop()
-        self.sent = self.heard = loop.time()
-        while True:
-            await asyncio.sleep(max(0.01, self.sent + 0.8 * self.heartbeat_s - loop.time()))
-            if self.quiet or loop.time() < self.sent + 0.8 * self.heartbeat_s:
-                if self.quiet:
-                    await asyncio.sleep(3600)
+        while not self.quiet:
+            wait = self.sent + 0.8 * self.heartbeat_s - loop.time()
+            if wait > 0:
+                await asyncio.sleep(wait)
                 continue
             asked = self.sent = loop.time()
             if self.websocket_pings:
@@ -140,13 +140,20 @@ class Terminal:
                 if self.heard < asked:
                     self.link.transport.abort()
 
+    def set_heartbeat(self, heartbeat_ms):
+        self.heartbeat_s = heartbeat_ms / 1000
+        if self.heart:
+            self.heart.cancel()
+        self.heart = asyncio.create_task(self.beat())
+
     # Frames from the node -----------------------------------------------------------------------
 
     async def frame(self, frame):
         kind = frame["t"]
         if kind == "opened":
-            self.heartbeat_s = frame["heartbeat_ms"] / 1000
+            self.set_heartbeat(frame["heartbeat_ms"])
             self.window = frame["window"]
+            self.held = []
             for log in frame["logs"]:
                 self.enter(log)
             tell("opened", frame=frame)
@@ -164,10 +171,10 @@ class Terminal:
             self.cursors.pop("topic:" + frame["topic"], None)
             tell("unsubscribed", frame=frame)
         elif kind == "heartbeat":
-            self.heartbeat_s = frame["ms"] / 1000
+            self.set_heartbeat(frame["ms"])
             tell("heartbeat", frame=frame)
         elif kind == "pong":
-            if not self.pong.done():
+            if self.pong and not self.pong.done():
                 self.pong.set_result(None)
         elif kind == "closed":
             self.verdict = what_to_do(frame["code"])
@@ -262,6 +269,7 @@ class Terminal:
         elif do == "close":
             await self.send({"t": "close", "s": self.s})
         elif do == "leave":
+            self.verdict = "left"
             await self.link.close(1000)
         elif do == "send":
             await self.send({"s": self.s, **order["frame"]})

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod http;
+pub mod raw_link;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};

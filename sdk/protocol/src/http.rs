@@ -28,6 +28,9 @@ pub const PAYLOAD_BYTES_MAX_DEFAULT: usize = 4096;
 pub const PAYLOAD_DEPTH_MAX: usize = 100;
 /// Longest idempotency key, in bytes of printable ASCII without spaces.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// Begins the idempotency keys that SDKs make for their own repetitions: their records live 15
+/// minutes, those of other keys 24 hours.
+pub const SDK_KEY_PREFIX: &str = "sdk-";
 /// Longest content type, in bytes.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
 /// Items on a page when the request names no `limit`, and the most it may name.

@@ -206,8 +206,7 @@ impl Backend {
         topic: &TopicName,
         terminals: Vec<TerminalId>,
     ) -> Result<Vec<MemberOutcome>, PushError> {
-        let place = self.members_place(topic)?;
-        self.send(Method::PUT, &place, &TopicMembers { terminals }).await
+        self.change_members(Method::PUT, topic, terminals).await
     }
 
     /// Takes terminals out of a topic; they cannot join it again by themselves.
@@ -219,8 +218,7 @@ impl Backend {
         topic: &TopicName,
         terminals: Vec<TerminalId>,
     ) -> Result<Vec<MemberOutcome>, PushError> {
-        let place = self.members_place(topic)?;
-        self.send(Method::DELETE, &place, &TopicMembers { terminals }).await
+        self.change_members(Method::DELETE, topic, terminals).await
     }
 
     /// Terminals of the product, or of one of its users; a page of at most `limit` behind `after`.
@@ -257,6 +255,19 @@ impl Backend {
     // Identifiers need no encoding in a path: their alphabet is that of RFC 3986's `pchar`.
     fn place(&self, path: &str) -> Result<Place, PushError> {
         self.0.base.place(&format!("/v1/products/{}{path}", self.0.product))
+    }
+
+    async fn change_members(
+        &self,
+        method: Method,
+        topic: &TopicName,
+        terminals: Vec<TerminalId>,
+    ) -> Result<Vec<MemberOutcome>, PushError> {
+        let place = self.members_place(topic)?;
+        // A page that is whole: it has no next one.
+        let page: Page<MemberOutcome> =
+            self.send(method, &place, &TopicMembers { terminals }).await?;
+        Ok(page.items)
     }
 
     fn members_place(&self, topic: &TopicName) -> Result<Place, PushError> {

@@ -4,7 +4,7 @@
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! use clarion_sdk::{Event, Terminal};
 //!
-//! let terminal = Terminal::builder("ws://127.0.0.1:8081/", "demo", "TOKEN").topics(["news"]);
+//! let terminal = Terminal::builder("ws://127.0.0.1:8081", "demo", "TOKEN").topics(["news"]);
 //! let (_handle, mut events) = terminal.connect().await?;
 //! while let Some(event) = events.next().await {
 //!     if let Event::Message(message) = event {
@@ -82,7 +82,7 @@ pub struct Tuning {
     pub ack_delay: Duration,
     /// Acknowledgements that are sent without waiting for more.
     pub ack_batch: usize,
-    /// Acknowledging frames a second; a node closes links that send too many frames.
+    /// Acknowledging frames a second; a node reads a link no faster than it allows frames.
     pub ack_frames_per_s: u32,
     /// Events that wait for the application before the socket is no longer read. What a node may
     /// send unacknowledged is bounded by its window, too.
@@ -99,7 +99,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             reconnect: Backoff::RECONNECT,
-            stable_after: Duration::from_secs(10),
+            stable_after: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             silence_max: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
@@ -168,7 +168,8 @@ pub enum RequestError {
 }
 
 impl Terminal {
-    /// A terminal of `product` at `url` (`ws` or `wss`), with `token` or what asks for one.
+    /// A terminal of `product` at `url` (`ws` or `wss`; a URL without a path means `/v1/link`), with
+    /// `token` or what asks for one.
     #[must_use]
     pub fn builder(url: &str, product: &str, token: impl Into<TokenSource>) -> Builder {
         Builder {

@@ -278,7 +278,7 @@ async fn an_audience_that_holds_no_identifier_is_refused_here() {
 async fn the_other_requests_have_their_paths() {
     let node = Responder::new(|n| match n {
         0 => answer(200, "", r#"{"items":[{"terminal":"a:1"}],"next":"a:1"}"#),
-        1 | 2 => answer(200, "", r#"[{"terminal":"a","member":true}]"#),
+        1 | 2 => answer(200, "", r#"{"items":[{"terminal":"a","member":true}]}"#),
         3 => answer(200, "", r#"{"items":[]}"#),
         4 => answer(200, "", r#"{"kicked":true}"#),
         _ => problem(Code::MessageUnknown, ""),

@@ -171,12 +171,12 @@ async fn what_was_not_confirmed_is_sent_again_under_its_key_and_in_order() {
 }
 
 #[tokio::test]
-async fn goaway_is_followed_when_all_is_confirmed() {
+async fn goaway_is_followed_at_its_moment_and_nothing_new_is_sent_before() {
     let node = PushNode::new(|_| {}).await;
     let mut first = node.accept(100).await;
     let before = node.send([0]);
     let (id, _) = first.recv().await;
-    first.send(PushNodeFrame::Goaway { after_ms: 60_000 }).await;
+    first.send(PushNodeFrame::Goaway { after_ms: 200 }).await;
     first.0.0.send(Ws::Ping(vec![1].into())).await.unwrap();
     while !matches!(first.0.0.next().await, Some(Ok(Ws::Pong(_)))) {}
     let after = node.send([1]);
@@ -203,6 +203,19 @@ async fn a_refusal_for_now_is_repeated_and_one_for_good_is_told() {
     let error = pushes.into_iter().next().unwrap().await.unwrap().unwrap_err();
     assert_eq!((error.code(), error.attempts), (Some(Code::PayloadTooLarge), 2));
     assert!(!error.retryable && !error.outcome_unknown);
+}
+
+#[tokio::test]
+async fn a_push_that_no_frame_can_hold_is_refused_here_and_hurts_no_other() {
+    let node = PushNode::new(|_| {}).await;
+    let mut connection = node.accept(100).await;
+    let huge = Push::to_topic("news").json(&"x".repeat(1 << 20)).unwrap();
+    let error = node.link.send(huge).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome_unknown), (Some(Code::BodyTooLarge), false));
+    let pushes = node.send([0]);
+    let (id, _) = connection.recv().await;
+    connection.confirm([id]).await;
+    pushes.into_iter().next().unwrap().await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ use crate::{
 
 /// Logs whose state the writer keeps in memory, at least (about 300 bytes each, more while an inbox
 /// holds entries).
-const LOGS_CACHED: usize = 65_536;
+const LOGS_CACHED: usize = 131_072;
 
 /// Records of one piece of upkeep: other operations go between the pieces.
 const UPKEEP_PIECE: usize = 256;

@@ -22,6 +22,10 @@ const NONCE_KEY: &[u8] = b"\0nonce-key";
 /// Files of one database that are kept open.
 const FILES_MAX: usize = 512;
 
+/// Threads that write memtables out and merge files. One: a second would, while the first merges,
+/// spin handing the same task on to itself (`fjall` keeps its first worker free for memtables).
+const WORKERS: usize = 1;
+
 /// Journals are made smaller than this by writing memtables out.
 const JOURNALS_BYTES_MAX: u64 = 256 << 20;
 
@@ -184,7 +188,11 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspaces),
     let opened = std::panic::catch_unwind(|| {
         let db = Database::builder(path)
             .cache_size(cache_bytes)
+            .worker_threads(WORKERS)
             .max_cached_files(Some(FILES_MAX))
+            // With more than one, worker 0 of fjall 3.1.13 hands every compaction that waits back
+            // to its own queue without a pause: a core spins while another worker compacts.
+            .worker_threads(1)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .open()?;
         let keyspaces = open_keyspaces(&db)?;

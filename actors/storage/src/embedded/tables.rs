@@ -23,20 +23,20 @@ pub(super) fn open_keyspaces(db: &Database) -> fjall::Result<Keyspaces> {
 }
 
 /// What is written in memory before it becomes a file: the tables of the hot path more, the others
-/// little, so that all together stay below 128 MiB.
+/// little: they are written in full again and again, and all together stay below 48 MiB.
 const fn memtable_bytes(table: Table) -> u64 {
     const MIB: u64 = 1 << 20;
     match table {
-        Table::Entries => 32 * MIB,
-        Table::Messages => 24 * MIB,
-        Table::Counts | Table::Terminals => 12 * MIB,
+        Table::Entries => 16 * MIB,
+        Table::Messages => 8 * MIB,
+        Table::Counts | Table::Terminals => 4 * MIB,
         Table::Meta
         | Table::Logs
         | Table::Users
         | Table::Members
         | Table::Claims
         | Table::Nonces
-        | Table::Products => 6 * MIB,
+        | Table::Products => 2 * MIB,
     }
 }
 

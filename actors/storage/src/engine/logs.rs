@@ -71,12 +71,18 @@ impl LogCache {
         }
     }
 
-    fn get(&mut self, key: &[u8]) -> Option<&mut LogState> {
-        if !self.young.contains_key(key) {
-            let (key, state) = self.old.remove_entry(key)?;
-            self.young.insert(key, state);
+    /// Has a log that is in memory among the young.
+    fn hold(&mut self, key: &[u8]) -> bool {
+        if self.young.contains_key(key) {
+            return true;
         }
-        self.young.get_mut(key)
+        match self.old.remove_entry(key) {
+            Some((key, state)) => {
+                self.young.insert(key, state);
+                true
+            }
+            None => false,
+        }
     }
 
     /// To be called between groups only, when nothing is dirty.
@@ -122,8 +128,7 @@ pub(crate) fn log_row(view: &impl View, log: &[u8]) -> StoreResult<Option<LogRow
 impl<B: View> Engine<B> {
     /// The state of a log, loaded if need be.
     pub(crate) fn log(&mut self, key: &[u8]) -> StoreResult<&mut LogState> {
-        // Two look-ups, because the borrow of a hit would forbid to insert a miss.
-        if self.logs.get(key).is_none() {
+        if !self.logs.hold(key) {
             let state = self.load_log(key)?;
             self.logs.young.insert(key.into(), state);
         }
@@ -135,12 +140,14 @@ impl<B: View> Engine<B> {
 
     /// As [`Engine::log`], and its row is written with the group.
     pub(crate) fn log_to_change(&mut self, key: &[u8]) -> StoreResult<&mut LogState> {
-        if !self.log(key)?.dirty {
+        let state = self.log(key)?;
+        if !std::mem::replace(&mut state.dirty, true) {
             self.logs.dirty.push(key.into());
         }
-        let state = self.log(key)?;
-        state.dirty = true;
-        Ok(state)
+        match self.logs.young.get_mut(key) {
+            Some(state) => Ok(state),
+            None => unreachable!("it was looked up just now"),
+        }
     }
 
     fn load_log(&mut self, key: &[u8]) -> StoreResult<LogState> {
@@ -467,7 +474,7 @@ impl<B: View> Engine<B> {
     /// Writes the rows of the logs that changed.
     pub(crate) fn flush_logs(&mut self) {
         for key in std::mem::take(&mut self.logs.dirty) {
-            if let Some(state) = self.logs.get(&key) {
+            if let Some(state) = self.logs.young.get_mut(&key) {
                 state.dirty = false;
                 let value = codec::encode(&state.row, &key);
                 self.txn.put(Table::Logs, &*key, value);

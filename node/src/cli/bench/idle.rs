@@ -27,7 +27,7 @@ pub(crate) struct Options {
     pub(super) messages: u64,
 }
 
-/// Terminals that come and go first, so that threads and pools are there before anything counts.
+/// Terminals that come and go before anything counts, so that threads and pools are there.
 const WARM_UP: u32 = 200;
 
 /// Bytes of a payload.
@@ -38,8 +38,14 @@ pub(super) async fn run(
     common: &Common,
     output: Output,
 ) -> Result<Report, Failure> {
-    let stage = Stage::set("idle", common, output).await?;
+    let mut stage = Stage::set("idle", common, output).await?;
     let client = common.client.unwrap_or(Client::Raw);
+    // Terminals are registered once in their life: that is not what one costs that waits.
+    stage.progress("registering the terminals");
+    let (mut loads, _) = stage.connected(client, options.terminals).await?;
+    loads.disconnect().await?;
+    stage.node.restart().await?;
+    stage.progress("the node is started again");
     {
         let (mut loads, _) = stage.connected(client, WARM_UP).await?;
         loads.disconnect().await?;

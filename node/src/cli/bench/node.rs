@@ -46,7 +46,8 @@ pub(super) struct Node {
     pub(super) connection: Connection,
     child: Option<Child>,
     pid: Option<u32>,
-    directory: Option<PathBuf>,
+    /// Where a node that was started here keeps everything, and its admin token.
+    own: Option<(PathBuf, String)>,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +61,7 @@ impl Node {
     pub(super) async fn of(common: &Common) -> Result<Self, Failure> {
         if common.running {
             let connection = Connection::find(&common.connection)?;
-            return Ok(Self { connection, child: None, pid: common.pid, directory: None });
+            return Ok(Self { connection, child: None, pid: common.pid, own: None });
         }
         Self::spawn(&common.data).await
     }
@@ -76,18 +77,21 @@ impl Node {
         std::fs::write(&config, format!("{CONFIG}[store]\npath = {path}\n"))
             .map_err(|error| failed(&error))?;
         let token = random_secret();
-        let binary = std::env::current_exe().map_err(|error| failed(&error))?;
-        let command = |arguments: &[&str]| {
-            let mut command = Command::new(&binary);
-            command.args(arguments).arg(&config).env("CLARION_ADMIN_TOKEN", &token);
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-            command
-        };
-        let init = command(&["store", "init"]).status().await.map_err(|error| failed(&error))?;
+        let mut init = command(&["store", "init"], &config, &token)?;
+        let init = init.status().await.map_err(|error| failed(&error))?;
         if !init.success() {
             return Err(failed(&format!("`clarion store init` ended with {init}")));
         }
-        let mut child = command(&["--json", "start"]).spawn().map_err(|error| failed(&error))?;
+        Self::start(directory, token).await
+    }
+
+    /// Starts a node on what is in `directory`.
+    async fn start(directory: PathBuf, token: String) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::local(format!("cannot start a node in {}", directory.display()), error)
+        };
+        let mut start = command(&["--json", "start"], &directory.join("node.toml"), &token)?;
+        let mut child = start.spawn().map_err(|error| failed(&error))?;
         let stdout = child.stdout.take().ok_or_else(|| failed(&"no pipe"))?;
         let mut line = String::new();
         timeout(READY_TIMEOUT, BufReader::new(stdout).read_line(&mut line))
@@ -95,9 +99,21 @@ impl Node {
             .map_err(|_| failed(&"it is not ready after a minute"))?
             .map_err(|error| failed(&error))?;
         let ready: Ready = serde_json::from_str(&line).map_err(|error| failed(&error))?;
-        let connection = Connection::to(&ready.http, &ready.terminals, token);
+        let connection = Connection::to(&ready.http, &ready.terminals, token.clone());
         let pid = child.id();
-        Ok(Self { connection, child: Some(child), pid, directory: Some(directory) })
+        Ok(Self { connection, child: Some(child), pid, own: Some((directory, token)) })
+    }
+
+    /// Stops the node that was started here and starts it again on its data: what it holds then
+    /// is what its terminals cost, not what it once wrote for them. A node that runs elsewhere is
+    /// left alone.
+    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        end(&mut child).await?;
+        if let Some((directory, token)) = self.own.take() {
+            *self = Self::start(directory, token).await?;
+        }
+        Ok(())
     }
 
     /// What the node used up to now; none when its process is not known.
@@ -124,13 +140,29 @@ impl Node {
 
     /// Stops the node that was started, and removes what it wrote.
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        terminate(&child);
-        if timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
-            child.kill().await.map_err(|error| Failure::local("cannot stop the node", error))?;
+        match self.child.take() {
+            Some(mut child) => end(&mut child).await,
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+async fn end(child: &mut Child) -> Result<(), Failure> {
+    terminate(child);
+    if timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+        child.kill().await.map_err(|error| Failure::local("cannot stop the node", error))?;
+    }
+    Ok(())
+}
+
+/// This program with these arguments on a config.
+fn command(arguments: &[&str], config: &Path, token: &str) -> Result<Command, Failure> {
+    let binary = std::env::current_exe()
+        .map_err(|error| Failure::local("cannot find the program itself", error))?;
+    let mut command = Command::new(binary);
+    command.args(arguments).arg(config).env("CLARION_ADMIN_TOKEN", token);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    Ok(command)
 }
 
 impl Drop for Node {
@@ -139,7 +171,7 @@ impl Drop for Node {
             // Only when the bench failed or was interrupted; it may have ended by itself.
             let _ = child.start_kill();
         }
-        if let Some(directory) = &self.directory {
+        if let Some((directory, _)) = &self.own {
             // What is left over is in a directory for temporary files.
             let _ = std::fs::remove_dir_all(directory);
         }

@@ -3,15 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use clarion_protocol::http::{Audience, PushRequest};
+use clarion_protocol::http::{Audience, PushRequest, SDK_KEY_PREFIX};
 use clarion_protocol::{IdError, TerminalId, TopicName, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::PushError;
-
-/// Begins the idempotency keys that this SDK makes; a node keeps those shorter than callers' own.
-const OWN_KEY_PREFIX: &str = "sdk-";
 
 /// A message and whom it is for.
 ///
@@ -86,7 +83,7 @@ impl Push {
         self.0.idempotency_key.get_or_insert_with(|| {
             let random = base64::engine::general_purpose::URL_SAFE_NO_PAD
                 .encode(rand::random::<u128>().to_le_bytes());
-            format!("{OWN_KEY_PREFIX}{random}")
+            format!("{SDK_KEY_PREFIX}{random}")
         });
         self.0
     }

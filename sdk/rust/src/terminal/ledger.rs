@@ -7,10 +7,12 @@
 //! (the store has it), `wired` (the node was told). `received` bounds the last: a node treats an
 //! acknowledgement above what it sent in this session as an error (I5).
 
-use std::collections::VecDeque;
+mod log;
 
 use clarion_protocol::terminal::{Cursor, GapReason, LogAlias, LogPosition};
 use clarion_protocol::{Epoch, LogName, MessageId, Offset, TopicName};
+
+use log::{Log, Slot, State, forget_passed};
 
 use super::seen::Seen;
 use crate::cursors::{Owner, Snapshot};
@@ -50,42 +52,6 @@ pub(super) enum Step {
     Skip(LogAlias, Offset),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// The application has it.
-    Held,
-    /// The application let it go unhandled.
-    Released,
-    /// The same message is held from another log; it shares its fate.
-    Shadow,
-    Handled,
-    Skipped,
-}
-
-#[derive(Debug)]
-struct Slot {
-    offset: Offset,
-    id: MessageId,
-    state: State,
-}
-
-#[derive(Debug)]
-struct Log {
-    key: u32,
-    name: LogName,
-    alias: Option<LogAlias>,
-    epoch: Epoch,
-    cursor: Offset,
-    saving: Option<Offset>,
-    saved: Offset,
-    wired: Offset,
-    received: Offset,
-    /// In the order of the log; at most the node's window of them.
-    slots: VecDeque<Slot>,
-    /// Skipped entries behind `wired`, each with the position before it.
-    skips: VecDeque<(Offset, Offset)>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -99,65 +65,6 @@ pub(super) struct Ledger {
     shadows: bool,
     /// Deliveries that were dropped because the application has or had them.
     pub(super) duplicates: u64,
-}
-
-impl Log {
-    fn new(key: u32, name: LogName, Cursor(epoch, at): Cursor) -> Self {
-        Self {
-            key,
-            name,
-            alias: None,
-            epoch,
-            cursor: at,
-            saving: None,
-            saved: at,
-            wired: at,
-            received: at,
-            slots: VecDeque::new(),
-            skips: VecDeque::new(),
-        }
-    }
-
-    /// Passes what was settled without a hole.
-    fn advance(&mut self) {
-        while let Some(slot) = self.slots.front() {
-            match slot.state {
-                State::Handled => {}
-                State::Skipped => self.skips.push_back((self.cursor, slot.offset)),
-                State::Held | State::Released | State::Shadow => return,
-            }
-            self.cursor = self.cursor.max(slot.offset);
-            self.slots.pop_front();
-        }
-    }
-
-    fn find(&self, offset: Offset) -> Result<usize, usize> {
-        match self.slots.front() {
-            None => Err(0),
-            Some(slot) if slot.offset == offset => Ok(0),
-            _ => self.slots.binary_search_by_key(&offset, |slot| slot.offset),
-        }
-    }
-
-    /// Starts over at `at`; says how many held entries it forgot.
-    fn reset(&mut self, epoch: Epoch, at: Offset, keep_above: bool) -> usize {
-        let before = self.held();
-        self.slots.retain(|slot| keep_above && slot.offset > at);
-        self.skips.clear();
-        self.epoch = epoch;
-        self.cursor = at;
-        self.saving = None;
-        self.saved = at;
-        self.wired = at;
-        self.received = at;
-        let forgotten = before - self.held();
-        self.advance();
-        forgotten
-    }
-
-    fn held(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.state == State::Held).count()
-    }
 }
 
 impl Ledger {
@@ -467,23 +374,6 @@ impl Ledger {
         }
         steps
     }
-}
-
-/// The node went from `received` to `offset`: what lies between expired, was taken back, or was
-/// filtered, and will not come again. It must not hold up the cursor. Says how many were held.
-fn forget_passed(log: &mut Log, offset: Offset) -> usize {
-    let received = log.received;
-    if log.slots.back().is_none_or(|last| last.offset <= received) {
-        return 0;
-    }
-    let before = log.held();
-    log.slots.retain(|slot| {
-        slot.offset <= received
-            || slot.offset >= offset
-            || matches!(slot.state, State::Handled | State::Skipped)
-    });
-    log.advance();
-    before - log.held()
 }
 
 #[cfg(test)]

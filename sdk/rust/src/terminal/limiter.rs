@@ -1,4 +1,5 @@
-//! How many frames a second a terminal sends by itself. A node closes links that send too many.
+//! How many frames a second a terminal sends by itself. A node reads a link no faster than it
+//! allows frames, so what is sent above that only waits.
 
 use std::time::Duration;
 

@@ -1,0 +1,77 @@
+//! Sessions that end and come back.
+
+use crate::support::*;
+use clarion_protocol::LogName;
+use clarion_protocol::terminal::{Cursor, TerminalFrame};
+use clarion_storage::Store;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_session_goes_on_where_it_was_acknowledged() {
+    // Nothing but the end of the link writes cursors.
+    let node = Node::with(|config| config.session.cursor_flush_ms = 3_600_000).await;
+    let (mut link, opened) = node.open_in("t1", &["news"]).await;
+    let inbox = alias(&opened, "terminal");
+    for number in 0..3 {
+        node.accepted(to_terminals(&["t1"]), &format!("{number}")).await;
+    }
+    let got = link.messages(3).await;
+    link.ack(inbox, got[1].offset).await;
+    link.settle().await;
+    link.cut().await;
+    node.until_stored("t1", LogName::Terminal, got[1].offset).await;
+    node.accepted(to_topic("news"), "while away").await;
+    let (mut link, opened) = node.open("t1").await;
+    assert_eq!(opened.logs[0].offset, got[1].offset);
+    let mut got = link.messages(2).await;
+    got.sort_by_key(|got| got.log);
+    assert_eq!(texts(&got), ["2", "while away"], "nothing lost, nothing twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_terminals_own_cursor_counts_when_it_is_higher() {
+    let node = Node::start().await;
+    let first = node.accepted(to_terminals(&["t1"]), "first").await;
+    node.accepted(to_terminals(&["t1"]), "second").await;
+    let mut link = node.connect();
+    let mut open = node.open_frame(Claims::default());
+    let own = Cursor(node.store.epoch(), offset_of(&first));
+    open.cursors = vec![(LogName::Terminal, own)];
+    link.send(TerminalFrame::Open(open)).await;
+    let opened = link.opened().await;
+    assert_eq!(opened.logs[0].offset, offset_of(&first));
+    assert_eq!(texts(&link.messages(1).await), ["second"]);
+    node.until_stored("t1", LogName::Terminal, offset_of(&first)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_far_behind_gets_everything_in_order_while_more_is_pushed() {
+    let node = Node::with(|config| config.session.window_entries = 16).await;
+    let (link, _) = node.open_in("t1", &["news"]).await;
+    link.cut().await;
+    for number in 0..300 {
+        node.accepted(to_topic("news"), &format!("{number}")).await;
+    }
+    let (mut link, _) = node.open("t1").await;
+    let more = async {
+        for number in 300..600 {
+            node.accepted(to_topic("news"), &format!("{number}")).await;
+        }
+    };
+    let (got, ()) = tokio::join!(link.messages_acked(600), more);
+    let expected: Vec<_> = (0..600).map(|number: u32| number.to_string()).collect();
+    assert_eq!(texts(&got), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cursors_that_could_not_be_written_are_written_when_the_store_is_back() {
+    let node = Node::start().await;
+    let (mut link, opened) = node.open("t1").await;
+    let accepted = node.accepted(to_terminals(&["t1"]), "x").await;
+    link.messages(1).await;
+    node.store.set_unavailable(true);
+    link.ack(alias(&opened, "terminal"), offset_of(&accepted)).await;
+    link.settle().await;
+    link.cut().await;
+    node.store.set_unavailable(false);
+    node.until_stored("t1", LogName::Terminal, offset_of(&accepted)).await;
+}
