@@ -10,23 +10,23 @@
 #[allow(unused_variables)]
 pub(crate) fn point(name: &str) {
     #[cfg(feature = "fault-hooks")]
-    armed::visit(name);
+    hooks::visit(name);
 }
 
 /// Whether hints are to be dropped.
 #[inline]
 pub(crate) fn hints_off() -> bool {
     #[cfg(feature = "fault-hooks")]
-    return armed::hints_off();
+    return hooks::hints_off();
     #[cfg(not(feature = "fault-hooks"))]
     false
 }
 
 #[cfg(feature = "fault-hooks")]
-pub use armed::{arm, arm_from_environment, visits};
+pub use hooks::{arm, arm_from_environment, is_armed as armed, visits};
 
 #[cfg(feature = "fault-hooks")]
-mod armed {
+mod hooks {
     use std::collections::HashMap;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{LazyLock, Mutex, PoisonError};
@@ -49,6 +49,13 @@ mod armed {
         entry.panics_left = panics;
         entry.one_in = one_in;
         ANY.store(true, Ordering::Release);
+    }
+
+    /// Whether panics that were ordered at `point` are still to come.
+    #[must_use]
+    pub fn is_armed(point: &str) -> bool {
+        let points = POINTS.lock().unwrap_or_else(PoisonError::into_inner);
+        points.get(point).is_some_and(|point| point.panics_left > 0)
     }
 
     /// How often `point` was visited since anything was armed.

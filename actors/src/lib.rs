@@ -30,6 +30,7 @@ mod tokens;
 mod topic;
 
 pub use failure::Failure;
+pub use link::first::first_message;
 pub use link::io::LinkIo;
 pub use push::{Push, Turns};
 pub use system::{Readiness, System};

@@ -25,6 +25,7 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::failure::Failure;
 use crate::kinds::Kind;
@@ -348,6 +349,20 @@ impl System {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.serve_link_from(socket, None, peer)
+    }
+
+    /// [`System::serve_link`] for a link whose first message was read already (see
+    /// [`crate::first_message`]).
+    pub fn serve_link_from<S>(
+        &self,
+        socket: WebSocketStream<LinkIo<S>>,
+        first: Option<Message>,
+        peer: IpAddr,
+    ) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         tracing::debug!(%peer, "a link begins");
         let (link, inbox, shard) = self.inner.link(socket);
         self.inner.links.fetch_add(1, Ordering::Relaxed);
@@ -357,7 +372,7 @@ impl System {
         let inner = Arc::clone(&self.inner);
         async move {
             let mut ends = LinkEnds { inner, shard, inbox, reason: "panicked" };
-            ends.reason = link.run().await;
+            ends.reason = link.run(first).await;
         }
     }
 

@@ -84,7 +84,7 @@ config! {
         /// New links accepted in a second; the rest waits in the kernel.
         accepts_per_s_max: u32 = 10_000, Range(1, 10_000_000);
         /// Links in their TLS or WebSocket handshake at the same time.
-        handshakes_max: usize = 1024, Range(1, 1_000_000);
+        handshakes_max: usize = 256, Range(1, 1_000_000);
         /// How long TLS and WebSocket handshake of a link may take.
         handshake_timeout_ms: u64 = 10_000, Range(100, 10 * MINUTE_MS);
         /// How long a link may have no session before it is closed.

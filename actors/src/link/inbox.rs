@@ -354,7 +354,8 @@ mod tests {
         missed.sort_unstable();
         assert_eq!(hints, [1, 2, 3, 4]);
         assert_eq!(missed, [(0, 999), (1, 1000), (2, 998)]);
-        assert_eq!(inbox.lock().rest.capacity() + inbox.lock().missed.capacity(), 0);
+        let state = inbox.lock();
+        assert_eq!(state.rest.capacity() + state.missed.capacity(), 0);
     }
 
     #[test]

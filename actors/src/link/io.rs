@@ -15,12 +15,24 @@ pub struct LinkIo<S> {
     stream: S,
     kept: Vec<u8>,
     sent: usize,
+    /// What was read, while it is recorded; empty and unallocated otherwise.
+    record: Option<Vec<u8>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> LinkIo<S> {
     /// Wraps a stream before its WebSocket handshake.
     pub const fn new(stream: S) -> Self {
-        Self { stream, kept: Vec::new(), sent: 0 }
+        Self { stream, kept: Vec::new(), sent: 0, record: None }
+    }
+
+    /// Records what is read from now on. Bounded by the frame limit of the WebSocket layer.
+    pub(super) fn record(&mut self) {
+        self.record = Some(Vec::new());
+    }
+
+    /// Ends the recording.
+    pub(super) fn take_record(&mut self) -> Vec<u8> {
+        self.record.take().unwrap_or_default()
     }
 
     /// Bytes that the kernel has not taken.
@@ -72,7 +84,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for LinkIo<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Some(record) = &mut self.record {
+            record.extend_from_slice(&buffer.filled()[before..]);
+        }
+        polled
     }
 }
 

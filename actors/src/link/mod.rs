@@ -9,6 +9,7 @@
 
 pub(crate) mod context;
 mod encode;
+pub mod first;
 mod host;
 pub(crate) mod inbox;
 pub mod io;
@@ -121,9 +122,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         link
     }
 
-    /// Serves until the link ends; says how it did.
-    pub(crate) async fn run(mut self: Box<Self>) -> &'static str {
-        let reason = std::future::poll_fn(|cx| self.poll(cx)).await;
+    /// Serves until the link ends, beginning with a message that was read already; says how it did.
+    pub(crate) async fn run(mut self: Box<Self>, mut first: Option<Message>) -> &'static str {
+        let reason = std::future::poll_fn(|cx| self.poll(cx, first.take())).await;
         let mut out = Vec::new();
         // A silent death: back to the shortest heartbeat.
         let silent = reason == Code::HeartbeatTimeout.as_str();
@@ -138,8 +139,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         reason
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+    fn poll(&mut self, cx: &mut Context<'_>, first: Option<Message>) -> Poll<&'static str> {
         let mut out = encode::take_scratch();
+        if let Some(message) = first {
+            self.message(cx, message, &mut out);
+        }
         loop {
             self.inbox.register(cx.waker());
             let (mut progress, kept) = (false, self.kept());
@@ -218,6 +222,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
         };
         self.inbox.heard(now_s);
         self.frames_left = self.frames_left.saturating_sub(1);
+        self.message(cx, message, out);
+        true
+    }
+
+    fn message(&mut self, cx: &mut Context<'_>, message: Message, out: &mut Vec<u8>) {
         match message {
             Message::Text(text) if self.closing.is_none() => match TerminalFrame::parse(&text) {
                 Ok(frame) => self.frame(frame, out),
@@ -232,7 +241,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             }
             Message::Text(_) | Message::Binary(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
-        true
     }
 
     /// The WebSocket layer gave up; what can still be said is said.

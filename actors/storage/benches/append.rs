@@ -73,7 +73,12 @@ async fn first_appends(store: &Arc<EmbeddedStore>, logs: &[Arc<LogKey>]) {
     phase.end(logs.len() as u64);
 }
 
-async fn appends(store: &Arc<EmbeddedStore>, logs: &Arc<Vec<Arc<LogKey>>>, callers: u64, each: usize) {
+async fn appends(
+    store: &Arc<EmbeddedStore>,
+    logs: &Arc<Vec<Arc<LogKey>>>,
+    callers: u64,
+    each: usize,
+) {
     let phase = Phase::start(format!("append, {callers} callers, {each} per call"));
     let stop = Instant::now() + Duration::from_secs(5);
     let done = Arc::new(AtomicU64::new(0));

@@ -76,10 +76,7 @@ impl MemoryStore {
             delivered: Delivered::new(),
             nonces: Nonces::new(rand::random(), 100_000),
         });
-        let limits = EngineLimits {
-            logs_cached: 1024,
-            terminal_retention_ms: 90 * 86_400_000,
-        };
+        let limits = EngineLimits { logs_cached: 1024, terminal_retention_ms: 90 * 86_400_000 };
         let engine = Engine::new(MemoryTables::default(), Arc::clone(&shared), epoch, limits);
         Self {
             engine: Mutex::new(engine),
@@ -218,7 +215,10 @@ impl Store for MemoryStore {
         sessions: Vec<(ProductId, TerminalId, u64)>,
     ) -> StoreResult<Vec<bool>> {
         self.query(|query| {
-            sessions.iter().map(|(product, terminal, g)| query.verify(product, terminal, *g)).collect()
+            sessions
+                .iter()
+                .map(|(product, terminal, g)| query.verify(product, terminal, *g))
+                .collect()
         })
     }
 
@@ -326,13 +326,7 @@ impl Store for MemoryStore {
             }
             Ok(())
         });
-        StoreHealth {
-            epoch: self.epoch,
-            writable,
-            free_bytes: None,
-            used_bytes: None,
-            queued: 0,
-        }
+        StoreHealth { epoch: self.epoch, writable, free_bytes: None, used_bytes: None, queued: 0 }
     }
 
     async fn close(&self) -> StoreResult<()> {

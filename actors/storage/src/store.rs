@@ -164,7 +164,9 @@ pub struct CursorSave {
     /// Delivery attempts of the first entry behind the cursor.
     pub attempts: u8,
     /// Entries between the stored cursor and `cursor` that were not acknowledged; all others there
-    /// were (I13).
+    /// were (I13). In the order of their offsets. A gap the reader was told (I6) is one item with
+    /// `Evicted` and the offset it ends at: it speaks of everything that is not in the log any more,
+    /// from the stored cursor on, or from an item with `Acknowledged` in front of it.
     pub settled: Vec<Settled>,
     /// The heartbeat to start the next session with.
     pub heartbeat_ms: Option<u64>,

@@ -24,10 +24,8 @@ impl Embedded {
     }
 
     fn open(dir: &TempDir) -> Arc<EmbeddedStore> {
-        let config = EmbeddedConfig {
-            free_bytes_min: 0,
-            ..EmbeddedConfig::new(dir.path().join("data"))
-        };
+        let config =
+            EmbeddedConfig { free_bytes_min: 0, ..EmbeddedConfig::new(dir.path().join("data")) };
         Arc::new(EmbeddedStore::open(config).unwrap())
     }
 }

@@ -56,8 +56,7 @@ async fn fill(store: &EmbeddedStore, ids: std::ops::Range<u128>, bytes: usize) {
 
 /// What is there: every entry as it was written, or the error that says why not.
 async fn read_all(store: &EmbeddedStore, bytes: usize) -> Result<Vec<u128>, StoreError> {
-    let read =
-        Read { log: log(), after: Offset::ZERO, entries_max: u32::MAX, bytes_max: u32::MAX };
+    let read = Read { log: log(), after: Offset::ZERO, entries_max: u32::MAX, bytes_max: u32::MAX };
     let page = store.read(vec![read]).await.remove(0)?;
     for entry in &page.entries {
         assert_eq!(entry.body, Body::Json(body(entry.message.0, bytes)), "a wrong payload");
@@ -108,7 +107,11 @@ fn copy_dir(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let to = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy_dir(&path, &to) } else { drop(std::fs::copy(&path, &to).unwrap()) }
+        if path.is_dir() {
+            copy_dir(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
     }
 }
 
@@ -174,12 +177,8 @@ async fn a_torn_tail_is_cut_off_and_what_was_acknowledged_before_is_there() {
         file.write_all_at(&vec![0; zeros], cut as u64).unwrap();
         let store = open(&copy).unwrap();
         let read: Vec<u128> = {
-            let read = Read {
-                log: log(),
-                after: Offset::ZERO,
-                entries_max: 10,
-                bytes_max: u32::MAX,
-            };
+            let read =
+                Read { log: log(), after: Offset::ZERO, entries_max: 10, bytes_max: u32::MAX };
             let page = store.read(vec![read]).await.remove(0).unwrap();
             page.entries.iter().map(|entry| entry.message.0).collect()
         };
@@ -206,7 +205,8 @@ async fn a_flipped_bit_in_a_table_file_is_told() {
     let whole: Vec<u128> = (0..160).collect();
     let mut told = 0;
     for sample in 0..24_u64 {
-        let Some(table) = tables.iter().filter(|file| file.exists()).nth(sample as usize % 2) else {
+        let Some(table) = tables.iter().filter(|file| file.exists()).nth(sample as usize % 2)
+        else {
             continue;
         };
         let len = table.metadata().unwrap().len();

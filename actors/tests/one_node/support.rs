@@ -210,20 +210,16 @@ impl Node {
         assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
     }
 
-    /// Whether the ended session's attempts are written down.
-    pub async fn attempts_are_flushed(&self, terminal: &str, log: &LogName) -> bool {
+    /// How often the first entry behind a stored cursor was sent; `None` once one was passed.
+    pub async fn attempts(&self, terminal: &str, log: &LogName) -> Option<u8> {
         let id = terminal_id(terminal);
         let record = self.store.terminal(&self.product.product, &id).await.unwrap().unwrap();
-        let online = self.system.terminal(&self.product.product, &id).await.unwrap().unwrap().online;
-        let of = |subscription: &&clarion_storage::Subscription| subscription.log == *log;
-        let key = (terminal.to_owned(), record.generation);
-        let attempts = match record.subscriptions.iter().find(of).map(|s| s.state) {
-            Some(SubscriptionState::Reading { attempts, cursor, .. }) => {
-                u64::from(attempts) + u64::from(cursor != Offset::ZERO) * 100
+        match record.subscriptions.iter().find(|s| s.log == *log).map(|s| s.state) {
+            Some(SubscriptionState::Reading { attempts, cursor: Offset::ZERO, .. }) => {
+                Some(attempts)
             }
-            _ => 0,
-        };
-        !online && attempts >= key.1.min(100)
+            _ => None,
+        }
     }
 
     /// Waits until a cursor of a terminal is stored.

@@ -42,19 +42,22 @@ pub(super) async fn run(task: TerminalTask) -> Result<(), Failure> {
     let topics = topics.collect::<Result<Vec<_>, _>>().map_err(Failure::of("a topic"))?;
     let cursors = BTreeMap::new();
     let mut terminal = Raw { task, product, topics, cursors, rng, sessions: 0 };
-    while until(&mut terminal.task.wanted, true).await {
+    loop {
+        if !*terminal.task.wanted.borrow() {
+            terminal.task.is_online.send_replace(false);
+        }
+        if !until(&mut terminal.task.wanted, true).await {
+            return Ok(());
+        }
         match terminal.link().await {
             Ok(Some(how)) => terminal.task.left(terminal.sessions, how),
             Ok(None) => {}
-            Err(Over) => break,
+            Err(Over) => return Ok(()),
         }
         if *terminal.task.wanted.borrow() {
             sleep(Duration::from_millis(terminal.rng.u64(..RETRY_MS_MAX))).await;
-        } else {
-            terminal.task.is_online.send_replace(false);
         }
     }
-    Ok(())
 }
 
 /// The terminal cannot go on; why is in the history.

@@ -8,17 +8,20 @@ mod pace;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use clarion_actors::{LinkIo, System};
+use clarion_actors::{LinkIo, System, first_message};
 use clarion_config::{Config, TerminalsConfig};
 use clarion_protocol::terminal::{LINK_PATH, SUBPROTOCOL_JSON, TERMINAL_FRAME_BYTES_MAX};
 use clarion_protocol::{Code, Problem};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -29,6 +32,8 @@ use addresses::{Addresses, Place};
 use pace::Pace;
 
 type LinkFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// An upgraded connection that waits for its first message.
+type UpgradedFuture = Pin<Box<dyn Future<Output = Option<LinkFuture>> + Send>>;
 
 /// Accepts links until `shutdown` resolves. Links that stand go on: the system ends them.
 ///
@@ -46,6 +51,7 @@ pub async fn serve(
         .map(TlsAcceptor::from);
     let door = Arc::new(Door {
         addresses: Addresses::new(config.terminals.links_per_ip_max),
+        waiting: Arc::default(),
         handshakes: Arc::new(Semaphore::new(config.terminals.handshakes_max)),
         system,
         config,
@@ -77,10 +83,10 @@ pub async fn serve(
         };
         let door = Arc::clone(&door);
         crate::task::spawn(async move {
-            // Boxed, so that the memory of the handshake is gone while the link lives.
-            let link = Box::pin(door.open(stream, peer)).await;
-            drop((place, door));
-            if let Some(link) = link {
+            // Each phase is boxed, so that the memory of one is gone while the next one lives.
+            let Some(upgraded) = Box::pin(door.open(stream, peer, place)).await else { return };
+            drop(door);
+            if let Some(link) = upgraded.await {
                 link.await;
             }
         });
@@ -92,15 +98,23 @@ struct Door {
     config: Arc<Config>,
     tls: Option<TlsAcceptor>,
     addresses: Arc<Addresses>,
+    /// Connections that are upgraded but have not said anything yet.
+    waiting: Arc<AtomicUsize>,
     handshakes: Arc<Semaphore>,
 }
 
 impl Door {
-    async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<LinkFuture> {
+    async fn open(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        handshake_place: OwnedSemaphorePermit,
+    ) -> Option<UpgradedFuture> {
         let terminals = &self.config.terminals;
         tune(&stream, terminals);
         let place = self.addresses.enter(peer.ip());
-        let full = place.is_none() || self.system.link_count() >= terminals.links_max;
+        let links = self.system.link_count() + self.waiting.load(Ordering::Relaxed);
+        let full = place.is_none() || links >= terminals.links_max;
         let refusal = full.then_some(Code::LinkLimit);
         let patience = Duration::from_millis(terminals.handshake_timeout_ms);
         let handshake = async {
@@ -119,6 +133,7 @@ impl Door {
         };
         let label = outcome.as_ref().err().copied().unwrap_or("ok");
         metrics::counter!("clarion_handshakes_total", "outcome" => label).increment(1);
+        drop(handshake_place);
         outcome.ok()
     }
 
@@ -128,7 +143,7 @@ impl Door {
         peer: SocketAddr,
         place: Option<Place>,
         refusal: Option<Code>,
-    ) -> Result<LinkFuture, &'static str>
+    ) -> Result<UpgradedFuture, &'static str>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -140,12 +155,60 @@ impl Door {
         let socket = accept_hdr_async_with_config(LinkIo::new(stream), check, Some(config))
             .await
             .map_err(|_| "refused")?;
-        let link = self.system.serve_link(socket, peer.ip());
+        let patience = Duration::from_millis(self.config.terminals.open_timeout_ms);
+        let waits = Waits::new(&self.waiting);
+        let system = self.system.clone();
         Ok(Box::pin(async move {
-            let _place = place;
-            link.await;
+            let (socket, first) = first_in_time(socket, config, patience).await?;
+            let link = system.serve_link_from(socket, Some(first), peer.ip());
+            drop(waits);
+            let link: LinkFuture = Box::pin(async move {
+                let _place = place;
+                link.await;
+            });
+            Some(link)
         }))
     }
+}
+
+/// Counts a connection that waits for its first message.
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn new(waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(waiting))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The first message of a link; one that stays silent is closed with `open_timeout`.
+async fn first_in_time<S>(
+    socket: WebSocketStream<LinkIo<S>>,
+    config: WebSocketConfig,
+    patience: Duration,
+) -> Option<(WebSocketStream<LinkIo<S>>, Message)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut socket = Some(socket);
+    let first = first_message(&mut socket, config);
+    if let Ok(first) = tokio::time::timeout(patience, first).await {
+        return first;
+    }
+    metrics::counter!("clarion_links_ended_total", "reason" => "open_timeout").increment(1);
+    let mut socket = socket?;
+    let code = Code::OpenTimeout;
+    let close = CloseFrame { code: code.number().into(), reason: code.as_str().into() };
+    // A peer that takes nothing is not waited for.
+    let goodbye = socket.close(Some(close));
+    let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
+    None
 }
 
 /// The settings of the WebSocket layer; the node's tests run the Autobahn cases against them.

@@ -71,6 +71,17 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: Option<&str>,
 ) -> Reply {
+    try_send(to, method, path, headers, body).await.expect("an answer")
+}
+
+/// The same; `None` when the connection breaks.
+pub async fn try_send(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&str>,
+) -> Option<Reply> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
     for (name, value) in headers {
         text += &format!("{name}: {value}\r\n");
@@ -82,14 +93,14 @@ pub async fn send(
     text += "\r\n";
     text += body.unwrap_or_default();
     let exchange = async {
-        let mut stream = TcpStream::connect(to).await.unwrap();
-        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut stream = TcpStream::connect(to).await?;
+        stream.write_all(text.as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        answer
+        stream.read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
     };
-    let answer = timeout(PATIENCE, exchange).await.expect("an answer in time");
-    Reply::parse(&answer)
+    let answer = timeout(PATIENCE, exchange).await.expect("an answer in time").ok()?;
+    (!answer.is_empty()).then(|| Reply::parse(&answer))
 }
 
 impl Reply {

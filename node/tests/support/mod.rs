@@ -1,6 +1,6 @@
 //! A node as its operators run it: the binary in a process of its own, a config file, a data
 //! directory, killed by its process id. Its log is shown when the test fails.
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, unused_imports, reason = "no test uses all of it")]
 
 pub mod client;
 pub mod http;
@@ -29,6 +29,7 @@ pub struct Node {
     pub terminals: SocketAddr,
     pub directory: tempfile::TempDir,
     environment: Vec<(String, String)>,
+    entry: Vec<String>,
     child: Option<Child>,
 }
 
@@ -48,12 +49,18 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("node.toml"), config).unwrap();
         let any = SocketAddr::from((own_address(), 0));
-        Self { http: any, terminals: any, directory, environment: Vec::new(), child: None }
+        let (environment, entry) = (Vec::new(), Vec::new());
+        Self { http: any, terminals: any, directory, environment, entry, child: None }
     }
 
     /// Sets an environment variable for the next processes.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The next processes are run by this command.
+    pub fn enter(&mut self, entry: Vec<String>) {
+        self.entry = entry;
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -65,8 +72,11 @@ impl Node {
     }
 
     fn clarion(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clarion"));
+        let words = self.entry.iter().map(String::as_str);
+        let mut words = words.chain([env!("CARGO_BIN_EXE_clarion")]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .current_dir(self.directory.path())
             .env("CLARION_ADMIN_TOKEN", ADMIN)
             .env("CLARION_HTTP__LISTEN", self.http.to_string())
@@ -91,8 +101,8 @@ impl Node {
     /// Starts the process; says how it ended when it did not come to serve.
     pub fn try_boot(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "the node runs");
-        let log = std::fs::File::options();
-        let log = log.clone().create(true).append(true).open(self.path("log")).unwrap();
+        let mut log = std::fs::File::options();
+        let log = log.create(true).append(true).open(self.path("log")).unwrap();
         let mut child = self
             .clarion()
             .args(["--json", "start", "node.toml"])
@@ -150,10 +160,10 @@ impl Node {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Resident memory, bytes.
+    /// Resident memory, bytes: what it allocated, without the program itself.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 

@@ -11,6 +11,7 @@ pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
 
 /// A connection whose upgrade was accepted.
 pub struct RawLink {

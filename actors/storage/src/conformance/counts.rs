@@ -1,13 +1,16 @@
 //! I13: what is counted, and that it adds up. The random workload is checked number by number
 //! against a model that knows every terminal of every message by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use clarion_core::LogKind;
 use clarion_protocol::milestone::Milestone;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
+use super::model::{
+    Gone, Model, ModelEntry, ModelTerminal, TERMINALS, TIGHT, TOPICS, USERS, name_of,
+};
 use super::*;
 use crate::{Settled, Unsubscribe};
 
@@ -64,9 +67,14 @@ pub async fn i13_counts_of_inboxes(harness: &mut impl Harness) {
 pub async fn i13_counts_of_wide_logs(harness: &mut impl Harness) {
     let store = harness.store();
     let names: Vec<String> = (0..200).map(|n| format!("t{n:03}")).collect();
-    let opens = names.iter().map(|name| OpenSession { topics: vec![topic("news")], ..open_of(name) });
-    let opened: Vec<u64> =
-        store.open_session(opens.collect()).await.into_iter().map(|o| o.unwrap().generation).collect();
+    let opens =
+        names.iter().map(|name| OpenSession { topics: vec![topic("news")], ..open_of(name) });
+    let opened: Vec<u64> = store
+        .open_session(opens.collect())
+        .await
+        .into_iter()
+        .map(|o| o.unwrap().generation)
+        .collect();
     let mut offsets = Vec::new();
     for id in 0..20 {
         let appended = append(&*store, &topic_log("news"), id).await;
@@ -101,179 +109,37 @@ pub async fn i13_counts_of_wide_logs(harness: &mut impl Harness) {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gone {
-    No,
-    Expired,
-    Evicted,
-    Passed,
-}
-
-#[derive(Debug)]
-struct ModelEntry {
-    id: u128,
-    offset: Offset,
-    expires_at_ms: u64,
-    gone: Gone,
-    /// What became of it for each terminal that it is for. A terminal can be in it twice: it left
-    /// a user and came back.
-    states: Vec<(usize, Option<Milestone>)>,
-}
-
-#[derive(Debug, Default)]
-struct ModelTerminal {
-    generation: u64,
-    user: Option<usize>,
-    topics: BTreeSet<usize>,
-    banned: BTreeSet<usize>,
-    known: bool,
-}
-
-/// Everything by brute force.
-struct Model {
-    logs: BTreeMap<Arc<LogKey>, Vec<ModelEntry>>,
-    positions: BTreeMap<(usize, Arc<LogKey>), Offset>,
-    terminals: Vec<ModelTerminal>,
-    now_ms: u64,
-}
-
-const TERMINALS: usize = 7;
-const USERS: usize = 2;
-const TOPICS: usize = 2;
-const TIGHT: u32 = 6;
-
-fn name_of(terminal: usize) -> String {
-    format!("t{terminal}")
-}
-
-impl Model {
-    fn readers(&self, log: &LogKey) -> Vec<usize> {
-        let number = |prefix: char| log.name.strip_prefix(prefix).unwrap().parse().unwrap();
-        let known = self.terminals.iter().enumerate().filter(|(_, terminal)| terminal.known);
-        known
-            .filter(|(n, terminal)| match log.kind {
-                LogKind::Terminal => *log.name == *name_of(*n),
-                LogKind::User => terminal.user == Some(number('u')),
-                LogKind::Topic => terminal.topics.contains(&number('s')),
-                LogKind::Broadcast => true,
-            })
-            .map(|(n, _)| n)
-            .collect()
+/// A reader that was told a gap: what it had acknowledged before counts as such, though it is gone.
+pub async fn i13_gaps_are_counted_from_where_they_begin(harness: &mut impl Harness) {
+    let store = harness.store();
+    let opened = open(&*store, OpenSession { topics: vec![topic("news")], ..open_of("a") }).await;
+    let log = topic_log("news");
+    let limits = LogLimits { entries_max: 3, bytes_max: 1 << 20, evict: true };
+    let mut offsets = Vec::new();
+    for id in 0..10 {
+        let append = Append { limits, ..append_of(&*store, &log, id) };
+        offsets.push(append_one(&*store, append).await.unwrap().offset);
     }
-
-    fn head(&self, log: &Arc<LogKey>) -> Offset {
-        self.logs.get(log).and_then(|log| log.last()).map_or(Offset::ZERO, |entry| entry.offset)
-    }
-
-    fn start(&mut self, terminal: usize, log: &Arc<LogKey>) {
-        let head = match log.kind {
-            LogKind::Terminal | LogKind::User => Offset::ZERO,
-            LogKind::Topic | LogKind::Broadcast => self.head(log),
+    // It had read 0 and 1, given up 2, lost 3 to 6, read 7, and has 8 and 9 before it.
+    let ack = CursorSave {
+        settled: vec![
+            Settled { offset: offsets[2], how: Milestone::Undeliverable },
+            Settled { offset: offsets[2], how: Milestone::Acknowledged },
+            Settled { offset: offsets[6], how: Milestone::Evicted },
+        ],
+        ..save_of(&*store, "a", &log, opened.generation, offsets[7])
+    };
+    assert_eq!(save(&*store, ack).await, SaveOutcome::Saved);
+    for id in 0..10 {
+        let counts = counts(&*store, id).await;
+        let numbers = (counts.acknowledged, counts.undeliverable, counts.evicted, counts.pending);
+        let expected = match id {
+            0 | 1 | 7 => (1, 0, 0, 0),
+            2 => (0, 1, 0, 0),
+            3..=6 => (0, 0, 1, 0),
+            _ => (0, 0, 0, 1),
         };
-        self.positions.insert((terminal, Arc::clone(log)), head);
-        if log.kind == LogKind::User {
-            let entries = self.logs.entry(Arc::clone(log)).or_default();
-            // From the oldest live entry on, also those behind it that have expired since.
-            for entry in entries.iter_mut().skip_while(|entry| entry.gone != Gone::No) {
-                entry.states.push((terminal, None));
-            }
-        }
-    }
-
-    /// Settles what is pending for a terminal up to an offset.
-    fn settle(
-        &mut self,
-        terminal: usize,
-        log: &Arc<LogKey>,
-        up_to: Offset,
-        how: impl Fn(&ModelEntry) -> Milestone,
-    ) {
-        for entry in self.logs.entry(Arc::clone(log)).or_default() {
-            if entry.offset > up_to {
-                continue;
-            }
-            let settled = how(entry);
-            for (reader, state) in &mut entry.states {
-                if *reader == terminal && state.is_none() {
-                    *state = Some(settled);
-                }
-            }
-        }
-    }
-
-    fn leave(&mut self, terminal: usize, log: &Arc<LogKey>) {
-        let now_ms = self.now_ms;
-        self.settle(terminal, log, Offset(u64::MAX), |entry| match entry.gone {
-            Gone::Evicted => Milestone::Evicted,
-            Gone::Expired => Milestone::Expired,
-            Gone::No | Gone::Passed if entry.expires_at_ms <= now_ms => Milestone::Expired,
-            Gone::No | Gone::Passed => Milestone::Suppressed,
-        });
-        self.positions.remove(&(terminal, Arc::clone(log)));
-    }
-
-    /// Inboxes forget what every reader has passed.
-    fn trim(&mut self, log: &Arc<LogKey>) {
-        let readers = self.readers(log);
-        if log.kind.is_wide() || readers.is_empty() {
-            return;
-        }
-        for entry in self.logs.entry(Arc::clone(log)).or_default() {
-            let pending = entry.states.iter().any(|(_, state)| state.is_none());
-            let passed = readers.iter().all(|reader| {
-                let position = self.positions[&(*reader, Arc::clone(log))];
-                // Who came later than the entry does not hold it; it was never before them.
-                let mine = entry.states.iter().any(|(of, state)| of == reader && state.is_none());
-                position >= entry.offset || !mine
-            });
-            if entry.gone == Gone::No && passed && !pending {
-                entry.gone = Gone::Passed;
-            }
-        }
-    }
-
-    fn expire(&mut self, log: &Arc<LogKey>, grace_ms: u64) {
-        let now_ms = self.now_ms;
-        for entry in self.logs.entry(Arc::clone(log)).or_default() {
-            if entry.gone == Gone::No && entry.expires_at_ms + grace_ms <= now_ms {
-                entry.gone = Gone::Expired;
-            }
-        }
-    }
-
-    fn live(&self, log: &Arc<LogKey>) -> usize {
-        let entries = self.logs.get(log);
-        entries.map_or(0, |log| log.iter().filter(|entry| entry.gone == Gone::No).count())
-    }
-
-    fn counts(&self, log: &LogKey, entry: &ModelEntry) -> Counts {
-        let mut counts = Counts { audience: entry.states.len() as u64, ..Counts::default() };
-        if log.kind == LogKind::Terminal && entry.states.is_empty() {
-            // It is for its terminal before the terminal is known.
-            counts.audience = 1;
-            counts.pending = 1;
-        }
-        for (_, state) in &entry.states {
-            let field = match state {
-                Some(Milestone::Acknowledged) => &mut counts.acknowledged,
-                Some(Milestone::Expired) => &mut counts.expired,
-                Some(Milestone::Undeliverable) => &mut counts.undeliverable,
-                Some(Milestone::Evicted) => &mut counts.evicted,
-                Some(_) => &mut counts.suppressed,
-                None => &mut counts.pending,
-            };
-            *field += 1;
-        }
-        let pending = std::mem::take(&mut counts.pending);
-        match entry.gone {
-            Gone::Evicted => counts.evicted += pending,
-            Gone::Expired => counts.expired += pending,
-            Gone::No | Gone::Passed if entry.expires_at_ms <= self.now_ms => {
-                counts.expired += pending;
-            }
-            Gone::No | Gone::Passed => counts.pending = pending,
-        }
-        counts
+        assert_eq!(numbers, expected, "message {id}");
     }
 }
 
@@ -303,7 +169,8 @@ impl<H: Harness> Workload<'_, H> {
         let n = self.pick(TERMINALS);
         let user_number = self.pick(USERS + 1);
         let new_user = (user_number < USERS).then_some(user_number);
-        let topics: Vec<usize> = (0..TOPICS).filter(|_| self.rng.next_u32() % 2 == 0).collect();
+        let topics: Vec<usize> =
+            (0..TOPICS).filter(|_| self.rng.next_u32().is_multiple_of(2)).collect();
         let wants = OpenSession {
             user: new_user.map(|u| user(&format!("u{u}"))),
             topics: topics.iter().map(|s| topic(&format!("s{s}"))).collect(),

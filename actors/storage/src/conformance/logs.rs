@@ -182,8 +182,7 @@ pub async fn i6_expired_entries_make_room_without_a_gap(harness: &mut impl Harne
         let limits = LogLimits { entries_max: 2, bytes_max: 1000, evict };
         for id in 0..2 {
             let expires_at_ms = store.time_ms() + 1000;
-            let append =
-                Append { limits, expires_at_ms, ..append_of(&*store, &log, base + id) };
+            let append = Append { limits, expires_at_ms, ..append_of(&*store, &log, base + id) };
             append_one(&*store, append).await.unwrap();
         }
         harness.advance_ms(1001);
@@ -230,8 +229,7 @@ pub async fn pages_are_bounded_and_say_if_there_is_more(harness: &mut impl Harne
 /// The head is that of the last entry ever, whatever became of it, also after a restart.
 pub async fn heads_stay_when_entries_go(harness: &mut impl Harness) {
     let store = harness.store();
-    let opened =
-        open(&*store, OpenSession { user: Some(user("u")), ..open_of("a") }).await;
+    let opened = open(&*store, OpenSession { user: Some(user("u")), ..open_of("a") }).await;
     let mut heads = Vec::new();
     for (n, log) in [inbox("a"), user_log("u"), inbox("b")].iter().enumerate() {
         let mut append = append_of(&*store, log, n as u128);
@@ -257,8 +255,7 @@ pub async fn heads_stay_when_entries_go(harness: &mut impl Harness) {
             assert_eq!(page.evicted_to, Offset::ZERO);
             assert_eq!(read(&*store, log, *head).await.head, *head);
         }
-        let opened =
-            open(&*store, OpenSession { user: Some(user("u")), ..open_of("a") }).await;
+        let opened = open(&*store, OpenSession { user: Some(user("u")), ..open_of("a") }).await;
         assert_eq!((opened.logs[0].head, opened.logs[1].head), (heads[0].1, heads[1].1));
     }
     let store = harness.store();

@@ -5,6 +5,7 @@
 
 mod counts;
 mod logs;
+mod model;
 mod requests;
 mod sessions;
 
@@ -22,8 +23,8 @@ pub use self::requests::*;
 pub use self::sessions::*;
 
 use crate::{
-    Append, Appended, CursorSave, LogLimits, OpenSession, OpenedSession, Read, SaveOutcome,
-    Store, StoreError, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome,
+    Append, Appended, CursorSave, LogLimits, OpenSession, OpenedSession, Read, SaveOutcome, Store,
+    StoreError, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome,
 };
 
 /// A store under test.
@@ -68,6 +69,7 @@ macro_rules! conformance_tests {
             products_are_created_once_and_replaced
             i13_counts_of_inboxes
             i13_counts_of_wide_logs
+            i13_gaps_are_counted_from_where_they_begin
             i13_conservation_under_a_random_workload
             terminals_go_after_their_retention
             what_was_answered_survives_a_restart
@@ -192,13 +194,7 @@ async fn save(store: &dyn Store, save: CursorSave) -> SaveOutcome {
 }
 
 fn subscribe_of(name: &str, to: &str, by: SubscribeBy) -> Subscribe {
-    Subscribe {
-        product: product(),
-        terminal: terminal(name),
-        topic: topic(to),
-        by,
-        topics_max: 64,
-    }
+    Subscribe { product: product(), terminal: terminal(name), topic: topic(to), by, topics_max: 64 }
 }
 
 async fn subscribe(store: &dyn Store, name: &str, to: &str) -> SubscribeOutcome {

@@ -1,9 +1,7 @@
 //! Idempotency keys, nonces, products, closing.
 
 use super::*;
-use crate::{
-    ApiKey, Claim, ClaimOutcome, ConsumeNonce, Finish, NonceUse, ProductRecord, TokenKey,
-};
+use crate::{ApiKey, Claim, ClaimOutcome, ConsumeNonce, Finish, NonceUse, ProductRecord, TokenKey};
 use clarion_protocol::KeyId;
 use clarion_protocol::http::TokenAlgorithm;
 
@@ -95,10 +93,9 @@ pub async fn claims_are_exclusive_among_concurrent_callers(harness: &mut impl Ha
     let answers = store.claim(batch).await;
     assert_eq!(answers[0], Ok(ClaimOutcome::New));
     assert!(matches!(answers[1], Ok(ClaimOutcome::InProgress { .. })));
-    let (finished, next) = tokio::join!(
-        store.finish(vec![finish_of("l", 1, true, b"x")]),
-        async { claim(&*store, claim_of(&*store, "l", 3)).await }
-    );
+    let (finished, next) = tokio::join!(store.finish(vec![finish_of("l", 1, true, b"x")]), async {
+        claim(&*store, claim_of(&*store, "l", 3)).await
+    });
     finished.unwrap();
     assert!(matches!(next, ClaimOutcome::Done { message: MessageId(1), .. }));
 }

@@ -19,7 +19,8 @@ pub async fn i3_start_positions_are_recorded(harness: &mut impl Harness) {
         ..open_of("a")
     };
     let opened = open(&*store, with.clone()).await;
-    let names = ["demo/terminal/a", "demo/user/u", "demo/broadcast", "demo/topic/news", "demo/topic/empty"];
+    let names =
+        ["demo/terminal/a", "demo/user/u", "demo/broadcast", "demo/topic/news", "demo/topic/empty"];
     assert_eq!(logs_of(&opened), names);
     let cursors: Vec<_> = opened.logs.iter().map(|log| (log.cursor, log.head)).collect();
     let expected = [
@@ -30,7 +31,9 @@ pub async fn i3_start_positions_are_recorded(harness: &mut impl Harness) {
         (Offset::ZERO, Offset::ZERO),
     ];
     assert_eq!(cursors, expected);
-    assert!(opened.logs.iter().all(|log| log.epoch == store.epoch() && log.cursor_epoch == log.epoch));
+    assert!(
+        opened.logs.iter().all(|log| log.epoch == store.epoch() && log.cursor_epoch == log.epoch)
+    );
     // They stand, whatever is appended before the next session.
     let newer = append(&*store, &broadcast(), 4).await.offset;
     let again = open(&*store, with).await;
@@ -176,10 +179,8 @@ pub async fn subscriptions_join_leave_and_are_bounded(harness: &mut impl Harness
     let SubscribeOutcome::AlreadyIn(log) = subscribe(&*store, "a", "news").await else { panic!() };
     assert_eq!((log.cursor, log.head), (head, newer));
     assert_eq!(store.terminal_count(&product()).await.unwrap(), 1);
-    let bounded = |to: &str| Subscribe {
-        topics_max: 2,
-        ..subscribe_of("a", to, SubscribeBy::Backend)
-    };
+    let bounded =
+        |to: &str| Subscribe { topics_max: 2, ..subscribe_of("a", to, SubscribeBy::Backend) };
     let answers = store.subscribe(vec![bounded("b"), bounded("c"), bounded("b")]).await;
     assert!(matches!(answers[0], Ok(SubscribeOutcome::Joined(_))));
     assert!(matches!(answers[1], Ok(SubscribeOutcome::TooMany)));
@@ -318,8 +319,7 @@ pub async fn terminals_go_after_their_retention(harness: &mut impl Harness) {
 /// Everything a caller was answered is there after a restart (where there is one).
 pub async fn what_was_answered_survives_a_restart(harness: &mut impl Harness) {
     let store = harness.store();
-    let wants =
-        OpenSession { user: Some(user("u")), topics: vec![topic("news")], ..open_of("a") };
+    let wants = OpenSession { user: Some(user("u")), topics: vec![topic("news")], ..open_of("a") };
     let opened = open(&*store, wants.clone()).await;
     let mut heads = Vec::new();
     for (n, log) in opened.logs.iter().enumerate() {

@@ -46,7 +46,9 @@ pub enum OpenError {
     #[error("{0} is in use by another process: one node at a time may open a store")]
     Locked(PathBuf),
     /// It was written by another version.
-    #[error("{path} has format {found}, this version reads {FORMAT}: use the version that wrote it")]
+    #[error(
+        "{path} has format {found}, this version reads {FORMAT}: use the version that wrote it"
+    )]
     Version {
         /// The directory.
         path: PathBuf,
@@ -232,8 +234,7 @@ pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     let boot = need(read(BOOT_KEY)?)?;
     let boot: u64 = codec::decode(Table::Meta, BOOT_KEY, &boot).map_err(damaged)?;
     let last = read(marker::MARKER_KEY)?;
-    let mut marker =
-        marker::Marker::after(marker::last_number(last.as_ref()).map_err(damaged)?);
+    let mut marker = marker::Marker::after(marker::last_number(last.as_ref()).map_err(damaged)?);
     // I1: the tail of the journal may be in the page cache only until here.
     db.persist(PersistMode::SyncAll).map_err(|error| of_fjall(path, error))?;
     let boot = boot + 1;

@@ -38,8 +38,7 @@ impl Reader {
             if jobs.is_empty() {
                 continue;
             }
-            let view =
-                AtOnce { keyspaces: &self.keyspaces, snapshot: self.db.snapshot() };
+            let view = AtOnce { keyspaces: &self.keyspaces, snapshot: self.db.snapshot() };
             let query = Query { view: &view, shared: &self.shared, epoch: self.epoch };
             for job in jobs.drain(..) {
                 job(&query);

@@ -1,25 +1,24 @@
 //! Values of the tables, all in this file. Every value is a version byte, a CRC32C over the version,
 //! the key and the body, and the body: a value that is damaged or under the wrong key is found out.
-//! Entries have a layout of their own; everything else is `bincode` (varint, little endian).
+//! Entries have a layout of their own (`entries.rs`); everything else is `bincode` (varint, little endian).
 
-use std::sync::Arc;
-
-use bincode::config::{Configuration, standard};
+use bincode::config::{Configuration, Limit, LittleEndian, Varint, standard};
 use bincode::{Decode, Encode};
-use bytes::Bytes;
-use clarion_core::{Body, Control, Entry};
 use clarion_protocol::http::{TerminalKind, TokenAlgorithm};
-use clarion_protocol::{
-    Epoch, KeyId, LogName, MessageId, Offset, ProductId, TerminalId, TopicName, UserId,
-};
+use clarion_protocol::{Epoch, KeyId, LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 
 use super::tables::{Slice, Table};
 use crate::record::{ApiKey, ProductRecord, TokenKey};
 use crate::{StoreError, StoreResult};
 
 const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 5;
-const CONFIG: Configuration = standard();
+pub(crate) const HEADER_BYTES: usize = 5;
+
+/// Longest body that is decoded: a damaged length must not allocate.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<BODY_BYTES_MAX>> =
+    standard().with_limit::<BODY_BYTES_MAX>();
 
 /// Tells of a record that cannot be read, once to the operator and once to the caller.
 pub(crate) fn damaged(table: Table, key: &[u8], what: &str) -> StoreError {
@@ -34,13 +33,13 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
 }
 
 /// Puts version and checksum in front of the body, for which `buffer` has left [`HEADER_BYTES`].
-fn seal(buffer: &mut [u8], key: &[u8]) {
+pub(crate) fn seal(buffer: &mut [u8], key: &[u8]) {
     let sum = checksum(key, &buffer[HEADER_BYTES..]);
     buffer[0] = VERSION;
     buffer[1..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
-fn open<'a>(table: Table, key: &[u8], value: &'a [u8]) -> StoreResult<&'a [u8]> {
+pub(crate) fn open<'a>(table: Table, key: &[u8], value: &'a [u8]) -> StoreResult<&'a [u8]> {
     let Some((header, body)) = value.split_at_checked(HEADER_BYTES) else {
         return Err(damaged(table, key, "it is too short"));
     };
@@ -398,91 +397,59 @@ pub(crate) fn decode_product(key: &[u8], value: &[u8]) -> StoreResult<ProductRec
     Ok(record)
 }
 
-const BODY_JSON: u8 = 1;
-const BODY_BYTES: u8 = 2;
-const BODY_SUBSCRIBED: u8 = 3;
-const BODY_UNSUBSCRIBED: u8 = 4;
-const BODY_TOMBSTONE: u8 = 5;
-
-/// An entry: fixed part, then the body (a content type in front of bytes, one length byte first).
-pub(crate) fn encode_entry(
-    buffer: &mut Vec<u8>,
-    key: &[u8],
-    predecessor: Offset,
-    message: MessageId,
-    expires_at_ms: u64,
-    body: &Body,
-) -> Slice {
-    buffer.clear();
-    buffer.resize(HEADER_BYTES, 0);
-    buffer.extend_from_slice(&message.0.to_le_bytes());
-    buffer.extend_from_slice(&predecessor.0.to_le_bytes());
-    buffer.extend_from_slice(&expires_at_ms.to_le_bytes());
-    match body {
-        Body::Json(text) => {
-            buffer.push(BODY_JSON);
-            buffer.extend_from_slice(text);
-        }
-        Body::Bytes { content_type, data } => {
-            buffer.push(BODY_BYTES);
-            let len = u16::try_from(content_type.len()).unwrap_or(u16::MAX);
-            buffer.extend_from_slice(&len.to_le_bytes());
-            buffer.extend_from_slice(&content_type.as_bytes()[..usize::from(len)]);
-            buffer.extend_from_slice(data);
-        }
-        Body::Control(Control::Subscribed(topic)) => {
-            buffer.push(BODY_SUBSCRIBED);
-            buffer.extend_from_slice(topic.as_str().as_bytes());
-        }
-        Body::Control(Control::Unsubscribed(topic)) => {
-            buffer.push(BODY_UNSUBSCRIBED);
-            buffer.extend_from_slice(topic.as_str().as_bytes());
-        }
-        Body::Tombstone => buffer.push(BODY_TOMBSTONE),
-    }
-    seal(buffer, key);
-    Slice::from(&buffer[..])
-}
-
-pub(crate) fn decode_entry(key: &[u8], value: &[u8]) -> StoreResult<Entry> {
-    let body = open(Table::Entries, key, value)?;
-    parse_entry(key, body).ok_or_else(|| damaged(Table::Entries, key, "it cannot be read"))
-}
-
-fn parse_entry(key: &[u8], body: &[u8]) -> Option<Entry> {
-    let offset = super::keys::offset_of(key)?;
-    let (message, rest) = body.split_at_checked(16)?;
-    let (predecessor, rest) = rest.split_at_checked(8)?;
-    let (expires, rest) = rest.split_at_checked(8)?;
-    let (&tag, rest) = rest.split_first()?;
-    let text = || std::str::from_utf8(rest).ok();
-    let body = match tag {
-        BODY_JSON => Body::Json(Bytes::copy_from_slice(rest)),
-        BODY_BYTES => {
-            let (len, rest) = rest.split_at_checked(2)?;
-            let len = usize::from(u16::from_le_bytes(len.try_into().ok()?));
-            let (content_type, data) = rest.split_at_checked(len)?;
-            Body::Bytes {
-                content_type: Arc::from(std::str::from_utf8(content_type).ok()?),
-                data: Bytes::copy_from_slice(data),
-            }
-        }
-        BODY_SUBSCRIBED => Body::Control(Control::Subscribed(TopicName::new(text()?).ok()?)),
-        BODY_UNSUBSCRIBED => Body::Control(Control::Unsubscribed(TopicName::new(text()?).ok()?)),
-        BODY_TOMBSTONE => Body::Tombstone,
-        _ => return None,
-    };
-    Some(Entry::new(
-        offset,
-        Offset(u64::from_le_bytes(predecessor.try_into().ok()?)),
-        MessageId(u128::from_le_bytes(message.try_into().ok()?)),
-        u64::from_le_bytes(expires.try_into().ok()?),
-        body,
-    ))
-}
-
 pub(crate) fn terminal_id(key: &[u8]) -> StoreResult<TerminalId> {
     super::keys::tail(key)
         .and_then(|name| TerminalId::new(name).ok())
         .ok_or_else(|| damaged(Table::Terminals, key, "its key is no terminal"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn terminals_come_back_and_hostile_bytes_are_told(
+            cursors in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u8>()), 0..20),
+            generation: u64,
+            hostile in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let subs = cursors.into_iter().enumerate().map(|(n, (cursor, counted, attempts))| Sub {
+                log: LogName::Topic(TopicName::new(&format!("t{n}")).unwrap()),
+                banned: n % 3 == 0,
+                epoch: Epoch(n as u64),
+                cursor: Offset(cursor),
+                counted: Offset(counted),
+                attempts,
+            });
+            let row = TerminalRow {
+                user: Some(UserId::new("u").unwrap()),
+                kind: Some(TerminalKind::Pc),
+                registered_at_ms: 1,
+                last_seen_ms: 2,
+                generation,
+                heartbeat_ms: None,
+                subs: subs.collect(),
+            };
+            let value = row.encode(b"key");
+            prop_assert_eq!(TerminalRow::decode(b"key", &value).unwrap(), row);
+            prop_assert!(TerminalRow::decode(b"key", &hostile).is_err());
+            // Also with a checksum that fits, nothing panics.
+            let mut sealed = vec![0; HEADER_BYTES];
+            sealed.extend_from_slice(&hostile);
+            seal(&mut sealed, b"key");
+            let _ = TerminalRow::decode(b"key", &sealed);
+            let _ = decode_product(b"key", &sealed);
+        }
+    }
+
+    #[test]
+    fn another_version_is_told() {
+        let mut value = encode(&7_u64, b"k").to_vec();
+        assert_eq!(decode::<u64>(Table::Meta, b"k", &value), Ok(7));
+        value[0] = 2;
+        assert!(decode::<u64>(Table::Meta, b"k", &value).is_err());
+    }
 }

@@ -107,6 +107,25 @@ pub(crate) const fn outcome_of(how: Milestone) -> Outcome {
     }
 }
 
+/// What speaks of one entry.
+const fn is_exception(how: Milestone) -> bool {
+    !matches!(how, Milestone::Evicted | Milestone::Acknowledged)
+}
+
+/// The gaps that a reader was told (I6): each from the acknowledgement noted before it, else from
+/// the gap before it or the stored cursor.
+fn gaps_of(settled: &[Settled]) -> impl Iterator<Item = (Offset, Offset)> {
+    let mut after = Offset::ZERO;
+    settled.iter().filter_map(move |settled| match settled.how {
+        Milestone::Acknowledged => {
+            after = settled.offset;
+            None
+        }
+        Milestone::Evicted => Some((std::mem::replace(&mut after, settled.offset), settled.offset)),
+        _ => None,
+    })
+}
+
 impl LogCounts {
     fn position(&self, offset: Offset) -> usize {
         self.slots.partition_point(|slot| slot.offset <= offset)
@@ -244,7 +263,11 @@ impl<B: View> Engine<B> {
     }
 
     /// The counts of one entry as they are now.
-    pub(crate) fn count_row(&mut self, log: &[u8], offset: Offset) -> StoreResult<Option<CountRow>> {
+    pub(crate) fn count_row(
+        &mut self,
+        log: &[u8],
+        offset: Offset,
+    ) -> StoreResult<Option<CountRow>> {
         let now_ms = self.now_ms;
         if let Some((counts, index)) = self.counted(log, offset) {
             return Ok(Some(counts.settle(index, now_ms).row));
@@ -329,22 +352,27 @@ impl<B: View> Engine<B> {
         }
         let counts = self.counts(log, after, up_to)?;
         let (from, to) = (counts.position(after), counts.position(up_to));
-        // An eviction speaks of everything up to its offset that is not there any more (I6).
-        let gap_to = settled
-            .iter()
-            .filter(|settled| settled.how == Milestone::Evicted)
-            .map(|settled| counts.position(settled.offset).clamp(from, to))
-            .max()
-            .unwrap_or(from);
-        counts.add(from, gap_to, Passing::Gap, 1);
-        counts.add(gap_to, to, how, 1);
-        for settled in settled.iter().filter(|settled| settled.how != Milestone::Evicted) {
+        let gaps: Vec<(usize, usize)> = gaps_of(settled)
+            .map(|(after, up_to)| {
+                let gap_from = counts.position(after).clamp(from, to);
+                (gap_from, counts.position(up_to).clamp(gap_from, to))
+            })
+            .collect();
+        let mut next = from;
+        for (gap_from, gap_to) in &gaps {
+            counts.add(next, *gap_from, how, 1);
+            counts.add((*gap_from).max(next), *gap_to, Passing::Gap, 1);
+            next = next.max(*gap_to);
+        }
+        counts.add(next, to, how, 1);
+        let exceptions = settled.iter().filter(|settled| is_exception(settled.how));
+        for settled in exceptions {
             let Some(index) = counts.find(settled.offset) else { continue };
             if index < from || index >= to {
                 continue;
             }
-            let general = if index < gap_to { Passing::Gap } else { how };
-            counts.add(index, index + 1, general, -1);
+            let in_gap = gaps.iter().any(|gap| index >= gap.0 && index < gap.1);
+            counts.add(index, index + 1, if in_gap { Passing::Gap } else { how }, -1);
             let slot = &mut counts.slots[index];
             slot.row.settle(outcome_of(settled.how));
             slot.dirty = true;

@@ -2,9 +2,7 @@
 
 use clarion_core::{LogKey, LogKind};
 use clarion_protocol::http::Target;
-use clarion_protocol::{
-    MessageId, Offset, ProductId, TerminalId, TopicName, UserId,
-};
+use clarion_protocol::{MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
 
 use super::tables::Slice;
 

@@ -3,18 +3,22 @@
 //! and its durability. One group of operations at a time: [`Engine::begin`], the operations in
 //! their order, [`Engine::end`], then the writes are taken and made durable as one.
 
+mod append;
 pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod codec;
 pub(crate) mod counts;
 pub(crate) mod cursors;
+pub(crate) mod entries;
 pub(crate) mod keys;
 pub(crate) mod logs;
 pub(crate) mod nonces;
 pub(crate) mod query;
+mod remove;
 pub(crate) mod sessions;
 pub(crate) mod tables;
 pub(crate) mod terminals;
+mod topics;
 pub(crate) mod upkeep;
 
 use std::collections::{BTreeSet, HashMap};

@@ -12,7 +12,7 @@ use super::codec::{self, CountRow, Outcome, PlaceRow, Stay, Sub, TerminalRow};
 use super::logs::{entries_after, log_row};
 use super::tables::{Range, Slice, Table, View, prefixed, prefixed_after};
 use super::terminals::{Opening, in_order, refused, shared_key};
-use super::{Shared, keys};
+use super::{Shared, entries, keys};
 use crate::record::{
     MessageRecord, MessageTarget, ProductRecord, Subscription, SubscriptionState, TerminalRecord,
 };
@@ -50,7 +50,7 @@ impl<V: View> Query<'_, V> {
                     break;
                 }
             }
-            let entry = codec::decode_entry(&key, &value)?;
+            let entry = entries::decode_entry(&key, &value)?;
             bytes += entry.body.len();
             entries.push(Arc::new(entry));
         }
@@ -87,8 +87,8 @@ impl<V: View> Query<'_, V> {
         }
     }
 
-    /// Opens the session of a terminal whose record it does not change (I7). `None` if it does;
-    /// the flag says that the record should be written for its retention's sake.
+    /// Opens the session of a terminal whose record it does not change (I7). `None` if it does, or
+    /// if the record is about to change: then the writer decides. The flag says that the record should be written for its retention's sake.
     pub(crate) fn open_known(
         &self,
         open: &OpenSession,
@@ -100,6 +100,10 @@ impl<V: View> Query<'_, V> {
         if opening == Opening::Changes {
             return Ok(None);
         }
+        let Some(generation) = self.shared.generations.take_known(&key, row.generation, now_ms)
+        else {
+            return Ok(None);
+        };
         let mut logs = Vec::with_capacity(row.subs.len());
         let mut prefix = Vec::new();
         for sub in in_order(&row) {
@@ -123,7 +127,7 @@ impl<V: View> Query<'_, V> {
             });
         }
         let opened = OpenedSession {
-            generation: self.shared.generations.take(&key, row.generation, now_ms),
+            generation,
             time_ms: now_ms,
             heartbeat_ms: row.heartbeat_ms,
             logs,
@@ -215,7 +219,8 @@ impl<V: View> Query<'_, V> {
             }
             return Ok(records);
         }
-        let rows = self.view.scan(Table::Terminals, after_in(&keys::first(product.as_str()), after));
+        let rows =
+            self.view.scan(Table::Terminals, after_in(&keys::first(product.as_str()), after));
         let record = |(key, value): (Slice, Slice)| {
             let row = TerminalRow::decode(&key, &value)?;
             Ok(self.record(codec::terminal_id(&key)?, &key, row))
@@ -286,7 +291,12 @@ impl<V: View> Query<'_, V> {
 
     /// A terminal's inbox has one reader: an entry that is gone without another outcome went
     /// because it was acknowledged.
-    fn counts_of_one(&self, place: &keys::Place, row: &PlaceRow, now_ms: u64) -> StoreResult<Counts> {
+    fn counts_of_one(
+        &self,
+        place: &keys::Place,
+        row: &PlaceRow,
+        now_ms: u64,
+    ) -> StoreResult<Counts> {
         let offset = Offset(row.offset);
         let mut counts = Counts { audience: 1, ..Counts::default() };
         counts.delivered = u64::from(row.delivered);

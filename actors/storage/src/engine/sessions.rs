@@ -20,12 +20,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[derive(Debug, Clone, Copy)]
 struct Newest {
     generation: u64,
+    /// The newest one whose session changed the terminal's record as it opened.
+    changed: u64,
     seen_min: u32,
 }
 
 /// Gives generations: the boot's number times 2^32, plus a counter. Every boot takes a number that
 /// is durable before the first session, so generations rise across restarts without a write per
-/// session. 24 bytes and a slot of overhead (about 40 in all) per terminal that opened a session in
+/// session. 40 bytes and a slot of overhead (about 60 in all) per terminal that opened a session in
 /// this boot; terminals are told apart by a keyed 128-bit hash.
 #[derive(Debug)]
 pub(crate) struct Generations {
@@ -54,15 +56,34 @@ impl Generations {
         (id, &self.shards[low as usize % SHARDS])
     }
 
-    /// A generation above every earlier one of the terminal. `stored` is that of its record.
-    pub(crate) fn take(&self, terminal: &[u8], stored: u64, now_ms: u64) -> u64 {
+    /// A generation above every earlier one of the terminal. `stored` is that of its record, and
+    /// `changes` says that the record changes with it.
+    pub(crate) fn take(&self, terminal: &[u8], stored: u64, changes: bool, now_ms: u64) -> u64 {
         self.next.fetch_max(stored + 1, Ordering::AcqRel);
         let (id, shard) = self.slot(terminal);
         let mut shard = lock(shard);
         // Inside the lock, so that the map never goes back to a lower one.
         let generation = self.next.fetch_add(1, Ordering::AcqRel);
-        shard.insert(id, Newest { generation, seen_min: minutes(now_ms) });
+        let newest = shard.entry(id).or_insert(Newest { generation: 0, changed: 0, seen_min: 0 });
+        newest.generation = generation;
+        newest.seen_min = minutes(now_ms);
+        if changes {
+            newest.changed = generation;
+        }
         generation
+    }
+
+    /// As [`Generations::take`] for a record that does not change and was read before. `None` if
+    /// it was read before a change of an earlier session: then it says something else by now.
+    pub(crate) fn take_known(&self, terminal: &[u8], stored: u64, now_ms: u64) -> Option<u64> {
+        let (id, shard) = self.slot(terminal);
+        if lock(shard).get(&id).is_some_and(|newest| newest.changed > stored) {
+            return None;
+        }
+        let generation = self.take(terminal, stored, false, now_ms);
+        let changed = lock(shard).get(&id).map_or(0, |newest| newest.changed);
+        // A change that came between has a lower generation, and is not in what was read.
+        (changed <= stored || changed > generation).then_some(generation)
     }
 
     /// The newest generation, if a session was opened in this boot.
@@ -113,10 +134,7 @@ pub(crate) struct Delivered {
 
 impl Delivered {
     pub(crate) fn new() -> Self {
-        Self {
-            hash: RandomState::new(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-        }
+        Self { hash: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
     fn slot(&self, log: &[u8], offset: Offset) -> (u64, &Mutex<[HashMap<u64, ()>; 2]>) {
@@ -154,17 +172,29 @@ mod tests {
     #[test]
     fn i7_generations_rise_across_boots_and_above_stored_ones() {
         let first = Generations::new(3);
-        let a = first.take(b"t", 0, 0);
-        let b = first.take(b"t", 0, 0);
+        let a = first.take(b"t", 0, false, 0);
+        let b = first.take(b"t", 0, false, 0);
         assert!(b > a);
         assert_eq!(first.verify(b"t", a, 0), Some(false));
         assert_eq!(first.verify(b"t", b, 120_000), Some(true));
         assert_eq!(first.seen_ms(b"t"), Some(120_000));
         let second = Generations::new(4);
         assert_eq!(second.verify(b"t", b, 0), None);
-        assert!(second.take(b"t", 0, 0) > b);
+        assert!(second.take(b"t", 0, false, 0) > b);
         let after_restore = Generations::new(1);
-        assert!(after_restore.take(b"t", b, 0) > b);
+        assert!(after_restore.take(b"t", b, false, 0) > b);
+    }
+
+    #[test]
+    fn i7_a_record_read_before_a_change_opens_no_session() {
+        let generations = Generations::new(1);
+        let known = generations.take_known(b"t", 0, 0).unwrap();
+        let changed = generations.take(b"t", 0, true, 0);
+        assert!(changed > known);
+        assert_eq!(generations.take_known(b"t", 0, 0), None);
+        assert_eq!(generations.take_known(b"t", known, 0), None);
+        assert!(generations.take_known(b"t", changed, 0).unwrap() > changed);
+        assert!(generations.take_known(b"t", changed, 0).is_some());
     }
 
     #[test]
@@ -173,7 +203,8 @@ mod tests {
         for n in 0..(SHARDS * DELIVERED_PER_SHARD * 4) as u64 {
             delivered.add(b"log", Offset(n));
         }
-        let held: usize = delivered.shards.iter().flat_map(|s| lock(s).clone()).map(|h| h.len()).sum();
+        let held: usize =
+            delivered.shards.iter().flat_map(|s| lock(s).clone()).map(|h| h.len()).sum();
         assert!(held <= SHARDS * DELIVERED_PER_SHARD * 2);
         delivered.add(b"log", Offset(7));
         assert!(delivered.contains(b"log", Offset(7)));

@@ -159,8 +159,7 @@ impl<B: View> View for Txn<B> {
         if is_empty(&range) {
             return Box::new(std::iter::empty());
         }
-        let mut written =
-            self.writes[table as usize].range::<[u8], _>(borrowed(&range)).peekable();
+        let mut written = self.writes[table as usize].range::<[u8], _>(borrowed(&range)).peekable();
         if written.peek().is_none() {
             return self.base.scan(table, range);
         }

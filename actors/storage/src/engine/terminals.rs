@@ -7,16 +7,10 @@ use super::codec::{Stay, Sub, TerminalRow};
 use super::counts::Passing;
 use super::tables::{Slice, Table, View};
 use super::{Engine, keys};
-use crate::{
-    OpenSession, OpenedLog, OpenedSession, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome,
-    Unsubscribe, UnsubscribeOutcome,
-};
+use crate::{OpenSession, OpenedLog, OpenedSession, StoreResult};
 
 /// A record is written again when it was not for this long, so that the retention slides.
 pub(crate) const TOUCH_MS: u64 = 86_400_000;
-
-/// Bans a terminal's record holds; the oldest goes when there is one more.
-const BANS_MAX: usize = 1024;
 
 /// Terminals of a user up to which every cursor save looks for entries that all have passed; of
 /// more, one save in as many as there are terminals does.
@@ -117,7 +111,10 @@ impl<B: View> Engine<B> {
     }
 
     /// A terminal's record, to be written with the group.
-    pub(crate) fn terminal_to_change(&mut self, key: &[u8]) -> StoreResult<Option<&mut TerminalRow>> {
+    pub(crate) fn terminal_to_change(
+        &mut self,
+        key: &[u8],
+    ) -> StoreResult<Option<&mut TerminalRow>> {
         let now_ms = self.now_ms;
         let slot = self.terminal_slot(key)?;
         slot.dirty |= slot.row.is_some();
@@ -128,7 +125,7 @@ impl<B: View> Engine<B> {
     }
 
     /// The record of a terminal, made if there is none (I3).
-    fn registered(
+    pub(crate) fn registered(
         &mut self,
         product: &ProductId,
         terminal: &TerminalId,
@@ -189,7 +186,12 @@ impl<B: View> Engine<B> {
         let Some(row) = self.terminal(&key)?.cloned() else {
             unreachable!("it is known or was registered");
         };
-        self.opened(open, &key, &row)
+        let changes = opening == Opening::Changes;
+        let generation = self.shared.generations.take(&key, row.generation, changes, now_ms);
+        if changes && let Some(row) = self.terminal_to_change(&key)? {
+            row.generation = generation;
+        }
+        self.opened(open, generation, &row)
     }
 
     fn open_topic(&mut self, open: &OpenSession, key: &[u8], topic: &TopicName) -> StoreResult<()> {
@@ -204,7 +206,7 @@ impl<B: View> Engine<B> {
     fn opened(
         &mut self,
         open: &OpenSession,
-        key: &[u8],
+        generation: u64,
         row: &TerminalRow,
     ) -> StoreResult<OpenedSession> {
         let mut logs = Vec::with_capacity(row.subs.len());
@@ -216,7 +218,7 @@ impl<B: View> Engine<B> {
             logs.push(self.opened_log(log, sub)?);
         }
         Ok(OpenedSession {
-            generation: self.shared.generations.take(key, row.generation, self.now_ms),
+            generation,
             time_ms: self.now_ms,
             heartbeat_ms: row.heartbeat_ms,
             logs,
@@ -224,7 +226,11 @@ impl<B: View> Engine<B> {
         })
     }
 
-    fn opened_log(&mut self, log: std::sync::Arc<LogKey>, sub: &Sub) -> StoreResult<OpenedLog> {
+    pub(crate) fn opened_log(
+        &mut self,
+        log: std::sync::Arc<LogKey>,
+        sub: &Sub,
+    ) -> StoreResult<OpenedLog> {
         let mut prefix = Vec::new();
         keys::log(&mut prefix, &log);
         let head = self.log(&prefix)?.last();
@@ -268,17 +274,20 @@ impl<B: View> Engine<B> {
         Ok(())
     }
 
-    fn unbind(&mut self, product: &ProductId, terminal: &TerminalId, key: &[u8]) -> StoreResult<()> {
+    fn unbind(
+        &mut self,
+        product: &ProductId,
+        terminal: &TerminalId,
+        key: &[u8],
+    ) -> StoreResult<()> {
         let Some(row) = self.terminal(key)? else { return Ok(()) };
         let Some(user) = row.user.clone() else { return Ok(()) };
         let Some(sub) = row.sub(&LogName::User).cloned() else { return Ok(()) };
         let log = keys::log_of(product, LogKind::User, user.as_str());
         self.leave(&log, &sub)?;
         self.trims.insert(log.into_boxed_slice());
-        self.txn.remove(
-            Table::Users,
-            keys::listed(product.as_str(), user.as_str(), terminal.as_str()),
-        );
+        self.txn
+            .remove(Table::Users, keys::listed(product.as_str(), user.as_str(), terminal.as_str()));
         if let Some(row) = self.terminal_to_change(key)? {
             row.user = None;
             row.subs.retain(|sub| sub.log != LogName::User);
@@ -295,7 +304,7 @@ impl<B: View> Engine<B> {
     }
 
     /// Puts a registered terminal into a topic; its start is the head now (I3).
-    fn join(
+    pub(crate) fn join(
         &mut self,
         product: &ProductId,
         terminal: &TerminalId,
@@ -317,63 +326,7 @@ impl<B: View> Engine<B> {
         Ok(sub)
     }
 
-    /// A terminal joins a topic.
-    pub(crate) fn subscribe(&mut self, request: &Subscribe) -> StoreResult<SubscribeOutcome> {
-        let Subscribe { product, terminal, topic, by, topics_max } = request;
-        let key = keys::pair(product.as_str(), terminal.as_str());
-        let name = LogName::Topic(topic.clone());
-        let known = self.terminal(&key)?;
-        let topics = known.map_or(0, TerminalRow::topics);
-        if let Some(sub) = known.and_then(|row| row.sub(&name)).cloned() {
-            if !sub.banned {
-                let log = LogKey::topic(product, topic);
-                return Ok(SubscribeOutcome::AlreadyIn(self.opened_log(log, &sub)?));
-            }
-            if *by == SubscribeBy::Terminal {
-                return Ok(SubscribeOutcome::Banned);
-            }
-        }
-        if topics >= *topics_max as usize {
-            return Ok(SubscribeOutcome::TooMany);
-        }
-        if self.full {
-            return Err(self.full_error());
-        }
-        self.registered(product, terminal, &key)?;
-        let sub = self.join(product, terminal, &key, topic)?;
-        Ok(SubscribeOutcome::Joined(self.opened_log(LogKey::topic(product, topic), &sub)?))
-    }
-
-    /// A terminal leaves a topic.
-    pub(crate) fn unsubscribe(&mut self, request: &Unsubscribe) -> StoreResult<UnsubscribeOutcome> {
-        let Unsubscribe { product, terminal, topic, by } = request;
-        let key = keys::pair(product.as_str(), terminal.as_str());
-        let name = LogName::Topic(topic.clone());
-        let sub = self.terminal(&key)?.and_then(|row| row.sub(&name)).cloned();
-        let reading = sub.as_ref().is_some_and(|sub| !sub.banned);
-        let bans = *by == SubscribeBy::Backend;
-        if let (true, Some(sub)) = (reading, &sub) {
-            self.leave_topic(product, terminal, topic, sub)?;
-        }
-        if reading || (bans && sub.is_none()) {
-            self.sync = true;
-            let epoch = self.epoch;
-            let row = self.registered(product, terminal, &key)?;
-            row.subs.retain(|sub| sub.log != name);
-            if bans {
-                if row.subs.iter().filter(|sub| sub.banned).count() >= BANS_MAX
-                    && let Some(oldest) = row.subs.iter().position(|sub| sub.banned)
-                {
-                    row.subs.remove(oldest);
-                    tracing::warn!(%product, %terminal, "too many bans, the oldest was dropped");
-                }
-                row.subs.push(Sub { banned: true, ..Sub::reading(name, epoch, Offset::ZERO) });
-            }
-        }
-        Ok(if reading { UnsubscribeOutcome::Left } else { UnsubscribeOutcome::NotIn })
-    }
-
-    fn leave_topic(
+    pub(crate) fn leave_topic(
         &mut self,
         product: &ProductId,
         terminal: &TerminalId,

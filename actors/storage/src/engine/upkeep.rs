@@ -47,7 +47,10 @@ impl<B: View> Engine<B> {
                 let swept = match table {
                     Table::Messages => self.sweep_message(&key, &value, &mut done),
                     Table::Claims => self.sweep_claim(&key, &value, &mut done),
-                    Table::Nonces => Ok(self.sweep_nonces(&key, &mut done)),
+                    Table::Nonces => {
+                        self.sweep_nonces(&key, &mut done);
+                        Ok(())
+                    }
                     _ => self.sweep_terminal(&key, &value, &mut done),
                 };
                 if let Err(error) = swept {
@@ -119,7 +122,8 @@ impl<B: View> Engine<B> {
         if seen_ms.saturating_add(self.limits.terminal_retention_ms) > self.now_ms {
             return Ok(());
         }
-        let product = key.split(|&byte| byte == 0).next().and_then(|name| std::str::from_utf8(name).ok());
+        let product =
+            key.split(|&byte| byte == 0).next().and_then(|name| std::str::from_utf8(name).ok());
         if let Some(product) = product.and_then(|name| ProductId::new(name).ok()) {
             self.erase(&product, &codec::terminal_id(key)?)?;
             done.expired_records += 1;
