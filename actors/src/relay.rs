@@ -470,8 +470,11 @@ impl RelayState {
                 // Its hint may still be on the way: looked at again in a moment.
                 Some(known) if head > known && !sure => ahead.push((log, head)),
                 Some(known) if head > known => {
-                    // I12: only this check found it.
-                    metrics::counter!("clarion_head_check_found_total").increment(1);
+                    // I12: only this check found it. Zero is no head: the owner confirmed that
+                    // nothing came since the readers read, and no hint told the head since.
+                    if known > Offset::ZERO {
+                        metrics::counter!("clarion_head_check_found_total").increment(1);
+                    }
                     readers.grow_head(head);
                     readers.each(&mut |to| {
                         to.inbox.leave(Item::Missed { session: to.session, log: to.alias, up_to: head });

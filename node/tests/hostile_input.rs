@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use support::raw_link::{
     BINARY, CLOSE, End, PING, PONG, RawLink, TEXT, frame, header, upgrade,
 };
-use support::{Key, Node, PATIENCE, wait_for, wait_until};
+use support::{Key, Node, PATIENCE, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -110,7 +110,10 @@ fn deep(rng: &mut Rng) -> Vec<u8> {
 /// answered or the link is closed. With a session, some of it gets past the parser.
 fn on_a_link(rng: &mut Rng, token: &str) -> (Vec<u8>, bool) {
     let s = *rng.choice([1, 1, 1, 0, 2, 7, u32::MAX].iter()).unwrap();
-    let whole = match rng.u8(..20) {
+    // Half of it is what a link survives: it would end with nearly every input otherwise.
+    let harmless = *rng.choice([9, 10, 11, 14, 15, 16, 17].iter()).unwrap();
+    let kind = if rng.bool() { harmless } else { rng.u8(..20) };
+    let whole = match kind {
         0..=3 => {
             let text = valid(rng, s, token).to_string().into_bytes();
             frame(0x80 | TEXT, &mutated(rng, text))
@@ -127,7 +130,7 @@ fn on_a_link(rng: &mut Rng, token: &str) -> (Vec<u8>, bool) {
             for _ in 0..rng.usize(1..200) {
                 bytes.extend(frame(0, *rng.choice([&b""[..], b" "].iter()).unwrap()));
             }
-            bytes.extend(frame(if rng.u8(..4) > 0 { 0x80 } else { 0 }, b"}"));
+            bytes.extend(frame(if rng.u8(..16) > 0 { 0x80 } else { 0 }, b"}"));
             bytes
         }
         13 => {
@@ -340,7 +343,6 @@ async fn heavy_hostile_inputs_leave_the_node_up_and_its_memory_bounded() {
     let bound = before + AT_ONCE * connection + store_bytes_max(8 * MIB);
     assert!(peak < bound, "{} MiB, the bound is {} MiB", peak / MIB, bound / MIB);
     println!("{served} served; {} MiB before, {} MiB at most", before / MIB, peak / MIB);
-    eprintln!("{}", node.get("/metrics").await.body.lines().filter(|l| !l.contains("bucket") && !l.starts_with('#')).collect::<Vec<_>>().join("\n"));
 }
 
 /// A connection with a small window, so that little fits between the node and it.
@@ -442,7 +444,8 @@ async fn heavy_hostile_readers_that_do_not_read_cost_what_the_config_says() {
 async fn heavy_hostile_silence_is_ended_and_costs_nobody_else() {
     const EACH: usize = 200;
     let config = "[terminals]\nhandshake_timeout_ms = 1000\nopen_timeout_ms = 1000\n[http]\n\
-                  connections_max = 2000\n[log]\nlevel = \"warn\"\n";
+                  connections_max = 2000\n[limits]\nrequest_timeout_ms = 1000\n[log]\n\
+                  level = \"warn\"\n";
     let node = Arc::new(Node::start(config).await);
     let key = node.product("demo").await;
     let sockets = node.sockets();
@@ -464,8 +467,20 @@ async fn heavy_hostile_silence_is_ended_and_costs_nobody_else() {
         ends.spawn(async move { assert_eq!(link.end().await, End::Code(4004)) });
         // The API: silence, and a body that does not come.
         let path = key.path("/messages");
-        let body = format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{{");
-        for bytes in ["", "GET / HT", &body] {
+        let body = format!(
+            "POST {path} HTTP/1.1\r\nhost: h\r\nauthorization: {}\r\n\
+             content-type: application/json\r\ncontent-length: 100\r\n\r\n{{",
+            key.sign("POST", &format!("http://h{path}"), Some("{}"))
+        );
+        let mut stream = TcpStream::connect(node.http).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        ends.spawn(async move {
+            let mut answer = Vec::new();
+            let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the end");
+            let answer = support::Reply::parse(&answer);
+            assert_eq!((answer.status, answer.code()), (408, "request_timeout".to_owned()));
+        });
+        for bytes in ["", "GET / HT"] {
             let mut stream = TcpStream::connect(node.http).await.unwrap();
             stream.write_all(bytes.as_bytes()).await.unwrap();
             kept.push(stream);
@@ -625,5 +640,4 @@ async fn a_flood_is_read_no_faster_than_the_config_says_and_hurts_only_itself() 
         assert!(flood.next("pong").await.is_some(), "it is slowed down, not closed");
     }
     assert!(witness.finish().await > 20);
-    wait_for("nothing", || Some(())).await;
 }

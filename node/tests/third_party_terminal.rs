@@ -199,6 +199,36 @@ async fn it_is_told_what_it_missed() {
 }
 
 #[tokio::test]
+async fn it_is_told_that_the_history_is_another() {
+    // I5: after a restore the node has a new lineage, and what the terminal knows is void.
+    let mut node = Node::start("").await;
+    let key = node.product("demo").await;
+    let mut phone = terminal(&node, &key, "phone-1", json!({})).await;
+    let opened = phone.next("opened").await;
+    let epoch = opened["frame"]["logs"][0]["epoch"].clone();
+    node.push_number(&key, "phone-1", 1).await;
+    let first = phone.next("message").await;
+    phone.next("acknowledged").await;
+    assert_eq!(node.stop(), Some(0));
+    assert!(node.command(&["store", "restored", "node.toml"]).status.success());
+    node.boot();
+    let gap = phone.next("gap").await;
+    assert_eq!((&gap["log"], &gap["frame"]["reason"]), (&json!("terminal"), &json!("epoch")), "{gap}");
+    assert_eq!((&gap["frame"]["from"], &gap["frame"]["to"]), (&first["o"], &json!(0)), "{gap}");
+    assert_ne!(gap["frame"]["epoch"], epoch, "{gap}");
+    node.push_number(&key, "phone-1", 2).await;
+    assert_eq!(phone.numbers(1, false).await, [2]);
+    // The new lineage is the terminal's from now on: no second gap.
+    phone.next("acknowledged").await;
+    phone.tell(json!({ "do": "drop" })).await;
+    phone.next("opened").await;
+    node.push_number(&key, "phone-1", 3).await;
+    assert_eq!(phone.numbers(1, false).await, [3]);
+    let gaps = phone.told().iter().filter(|e| e["event"] == "gap" && e["log"] == "terminal");
+    assert_eq!(gaps.count(), 1, "{}", phone.account());
+}
+
+#[tokio::test]
 async fn what_is_not_acknowledged_comes_again_and_at_last_is_given_up() {
     // I10: two repetitions on a link, the third time-out closes it; four attempts in all.
     let node = Node::start("[session]\nack_timeout_ms = 300\nattempts_max = 4\n").await;

@@ -3,7 +3,7 @@
 //! good (half of what an idle terminal costs). So it is read with one WebSocket stream, and the
 //! link gets a fresh one that begins with exactly the bytes behind it.
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -33,6 +33,7 @@ where
             first => break first,
         }
     };
+    socket.flush().await.ok()?; // pongs that are queued would be lost with it
     let mut socket = waiting.take()?;
     let record = socket.get_mut().take_record();
     let Some(rest) = behind(&record, messages) else { return Some((socket, first)) };
@@ -71,7 +72,6 @@ fn behind(mut bytes: &[u8], messages: usize) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::SinkExt;
     use tokio_tungstenite::tungstenite::protocol::frame::Frame;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -115,8 +115,9 @@ mod tests {
                     let pong = client.next().await.unwrap().unwrap();
                     assert_eq!(pong, Message::Pong(vec![answer].into()));
                 }
+                client // kept open until the node has read everything
             };
-            tokio::join!(drain, server);
+            let _ = tokio::join!(drain, server);
         }
     }
 }

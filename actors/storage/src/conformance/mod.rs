@@ -63,6 +63,7 @@ macro_rules! conformance_tests {
             a_ban_beats_a_subscribe
             lists_are_in_order_and_paged
             claims_bind_replay_and_are_taken_over
+            claims_of_a_process_that_is_gone_hold_nobody_up
             claims_are_exclusive_among_concurrent_callers
             claims_end_with_their_retention
             nonces_are_used_once_and_kept_in_bounds

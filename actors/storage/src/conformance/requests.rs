@@ -77,6 +77,23 @@ pub async fn claims_bind_replay_and_are_taken_over(harness: &mut impl Harness) {
     }
 }
 
+/// Its attempts ended with it: a retry after the restart goes on at once, under the same id (I2).
+pub async fn claims_of_a_process_that_is_gone_hold_nobody_up(harness: &mut impl Harness) {
+    let first = claim_of(&*harness.store(), "k", 1);
+    assert_eq!(claim(&*harness.store(), first.clone()).await, ClaimOutcome::New);
+    let retry = Claim { message: MessageId(2), ..first };
+    if !harness.reopen().await {
+        return;
+    }
+    let ClaimOutcome::TakenOver { message, .. } = claim(&*harness.store(), retry.clone()).await
+    else {
+        panic!()
+    };
+    assert_eq!(message, MessageId(1));
+    let busy = ClaimOutcome::InProgress { until_ms: retry.until_ms };
+    assert_eq!(claim(&*harness.store(), retry).await, busy);
+}
+
 /// One wins; order within a batch counts.
 pub async fn claims_are_exclusive_among_concurrent_callers(harness: &mut impl Harness) {
     let store = harness.store();

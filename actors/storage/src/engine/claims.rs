@@ -1,5 +1,7 @@
 //! Idempotency keys of callers, and products.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use clarion_protocol::MessageId;
 
@@ -11,6 +13,27 @@ use crate::{Claim, ClaimOutcome, Finish, StoreError, StoreResult};
 
 /// Longest outcome that is kept.
 const OUTCOME_BYTES_MAX: usize = 65_536;
+/// Claims in memory from which on those whose time is over are dropped.
+const CLAIMED_SWEPT_FROM: usize = 4096;
+
+/// Keys that were claimed since the store was opened and are not finished, and until when. A claim
+/// that is not here was made by a process that is gone: none of its attempts can still arrive, for
+/// only one process has the store open, so nobody has to wait for its time to end (I2).
+#[derive(Default)]
+pub(crate) struct Claimed {
+    until_ms: HashMap<Box<[u8]>, u64>,
+    swept_len: usize,
+}
+
+impl Claimed {
+    fn add(&mut self, key: &[u8], until_ms: u64, now_ms: u64) {
+        if self.until_ms.len() >= CLAIMED_SWEPT_FROM.max(2 * self.swept_len) {
+            self.until_ms.retain(|_, until_ms| *until_ms > now_ms);
+            self.swept_len = self.until_ms.len();
+        }
+        self.until_ms.insert(key.into(), until_ms);
+    }
+}
 
 impl<B: View> Engine<B> {
     fn claim_row(&self, key: &[u8]) -> StoreResult<Option<ClaimRow>> {
@@ -39,6 +62,7 @@ impl<B: View> Engine<B> {
                 outcome: None,
             };
             self.put_claim(&key, &row);
+            self.claimed.add(&key, claim.until_ms, self.now_ms);
             self.sync = true;
             return Ok(ClaimOutcome::New);
         };
@@ -50,7 +74,7 @@ impl<B: View> Engine<B> {
         if row.done {
             return Ok(ClaimOutcome::Done { message, outcome: outcome.unwrap_or_default() });
         }
-        if row.until_ms > self.now_ms {
+        if row.until_ms > self.now_ms && self.claimed.until_ms.contains_key(&*key) {
             return Ok(ClaimOutcome::InProgress { until_ms: row.until_ms });
         }
         if self.full {
@@ -59,6 +83,7 @@ impl<B: View> Engine<B> {
         row.until_ms = claim.until_ms;
         row.keep_until_ms = row.keep_until_ms.max(claim.keep_until_ms);
         self.put_claim(&key, &row);
+        self.claimed.add(&key, claim.until_ms, self.now_ms);
         self.sync = true;
         Ok(ClaimOutcome::TakenOver {
             message,
@@ -82,6 +107,7 @@ impl<B: View> Engine<B> {
             let key = keys::pair(finish.product.as_str(), &finish.key);
             let Some(mut row) = self.claim_row(&key)? else { continue };
             if row.message == finish.message.0 && !row.done {
+                self.claimed.until_ms.remove(&*key);
                 row.done = finish.done;
                 row.outcome = Some(finish.outcome.to_vec());
                 row.until_ms = 0;

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{Epoch, Offset};
 
+use self::claims::Claimed;
 use self::clock::Clock;
 use self::counts::LogCounts;
 use self::logs::LogCache;
@@ -88,6 +89,7 @@ pub(crate) struct Engine<B> {
     logs: LogCache,
     counts: HashMap<Box<[u8]>, LogCounts>,
     terminals: HashMap<Box<[u8]>, TerminalSlot>,
+    claimed: Claimed,
     /// Inboxes of users that the group may have emptied.
     trims: BTreeSet<Box<[u8]>>,
     sweep: Sweep,
@@ -110,6 +112,7 @@ impl<B: View> Engine<B> {
             logs: LogCache::new(limits.logs_cached * 2),
             counts: HashMap::new(),
             terminals: HashMap::new(),
+            claimed: Claimed::default(),
             trims: BTreeSet::new(),
             sweep: Sweep::default(),
             nonce_groups: boot << 40,
