@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use clarion_core::LogKey;
+use clarion_core::{LogKey, Settled};
+use clarion_protocol::milestone::Milestone;
 use clarion_protocol::terminal::SessionNumber;
 use clarion_protocol::{Offset, ProductId, TerminalId};
 use clarion_storage::{CursorSave, SaveOutcome, Store, StoreError};
@@ -27,6 +28,9 @@ pub(crate) struct CursorBuffer {
     flushing: AtomicBool,
 }
 
+/// A session whose generation is to be verified, and where it is.
+type Verify = ((ProductId, TerminalId, u64), Arc<LinkInbox>, SessionNumber);
+
 /// A flush on its way; over however it ends.
 struct Flushing<'a>(&'a AtomicBool);
 
@@ -40,7 +44,7 @@ impl Drop for Flushing<'_> {
 struct Dirty {
     saves: HashMap<(TerminalId, Arc<LogKey>), Pending>,
     delivered: HashMap<(Arc<LogKey>, Offset), u32>,
-    verify: Vec<((ProductId, TerminalId, u64), Arc<LinkInbox>, SessionNumber)>,
+    verify: Vec<Verify>,
 }
 
 struct Pending {
@@ -191,7 +195,7 @@ impl CursorBuffer {
 
     async fn flush_verify(
         &self,
-        verify: Vec<((ProductId, TerminalId, u64), Arc<LinkInbox>, SessionNumber)>,
+        verify: Vec<Verify>,
     ) {
         let identities = verify.iter().map(|(identity, _, _)| identity.clone()).collect();
         // While the store is away nobody is closed; the next round asks again.
@@ -244,6 +248,10 @@ impl Pending {
         }
         let continues = save.generation == self.save.generation && save.epoch == self.save.epoch;
         let mut settled = if continues { std::mem::take(&mut self.save.settled) } else { Vec::new() };
+        if save.settled.iter().any(|settled| settled.how == Milestone::Evicted) {
+            // I13: the gap begins where the cursor was, not where the store knows it to be.
+            settled.push(Settled { offset: self.save.cursor, how: Milestone::Acknowledged });
+        }
         settled.extend(save.settled.iter().copied());
         let heartbeat_ms = save.heartbeat_ms.or(self.save.heartbeat_ms);
         self.save = CursorSave { settled, heartbeat_ms, ..save };

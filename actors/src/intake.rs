@@ -89,6 +89,13 @@ impl Intake {
         self.lock().flush_scheduled = false;
     }
 
+    /// The owner is in quarantine: what was not tried is dropped, and asked for again in vain.
+    pub(crate) fn drop_pending(&self) {
+        let mut state = self.lock();
+        state.flush_scheduled = false;
+        drop(std::mem::take(&mut state.pending));
+    }
+
     /// Whether nothing is in here.
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.lock();

@@ -195,6 +195,7 @@ impl Pushes {
             slot: Arc::clone(&slot),
             make: move |incarnation| (Lane, LaneArguments { incarnation, ..arguments.clone() }),
             started: Box::new(|_| {}),
+            quarantined: Box::new(|| {}),
             forgotten: Box::new(move || {
                 let mut lanes = lanes.write().unwrap_or_else(PoisonError::into_inner);
                 if lanes.get(&forgotten).is_some_and(|(lane, ..)| !lane.slot.is_filled()) {

@@ -526,6 +526,7 @@ pub(crate) async fn read_for(store: Arc<dyn Store>, read: Read, subscriber: Subs
     subscriber.inbox.leave(Item::Page { session: subscriber.session, log: subscriber.alias, page });
 }
 
+#[allow(clippy::mutable_key_type, reason = "hashed and compared by ids that never change")]
 impl Readers {
     fn new(log: &LogKey, subscriber: Subscriber, ring_entries_max: usize) -> Self {
         if log.kind.is_wide() {

@@ -201,7 +201,7 @@ impl Router {
         };
         let slot = Arc::clone(&handle.slot);
         let (relays, of) = (Arc::clone(&self.relays), id.clone());
-        let myself = Weak::clone(&self.myself);
+        let (myself, refused) = (Weak::clone(&self.myself), Arc::clone(&handle.intake));
         ChildOf {
             kind,
             label,
@@ -215,6 +215,7 @@ impl Router {
                 }
                 handle.started();
             }),
+            quarantined: Box::new(move || refused.drop_pending()),
             forgotten: Box::new(move || {
                 if let (OwnerId::Log(log), Some(router)) = (&id, myself.upgrade()) {
                     router.forget(log);

@@ -65,6 +65,8 @@ pub(crate) trait Child: Send + Sync + 'static {
     fn identity(&self) -> usize;
     /// It stopped because it was idle: forget it.
     fn forgotten(&self);
+    /// It will not start again for a while: whoever waits for it is to be told.
+    fn quarantined(&self);
 }
 
 /// A [`Child`] made of closures.
@@ -79,6 +81,8 @@ pub(crate) struct ChildOf<A: Actor, F> {
     pub(crate) started: Box<dyn Fn(u32) + Send + Sync>,
     /// After it stopped by itself.
     pub(crate) forgotten: Box<dyn Fn() + Send + Sync>,
+    /// When its budget is used up.
+    pub(crate) quarantined: Box<dyn Fn() + Send + Sync>,
 }
 
 impl<A, F> Child for ChildOf<A, F>
@@ -116,6 +120,10 @@ where
 
     fn forgotten(&self) {
         (self.forgotten)();
+    }
+
+    fn quarantined(&self) {
+        (self.quarantined)();
     }
 }
 
@@ -312,6 +320,7 @@ impl SupervisorState {
             }
             Some(until) => {
                 tracing::error!(kind = policy.name, actor = child.label(), "quarantined");
+                child.quarantined();
                 pause = until.saturating_duration_since(Instant::now());
                 true
             }
@@ -370,3 +379,6 @@ impl SupervisorState {
 fn key(child: &Arc<dyn Child>) -> String {
     format!("{} {}", child.kind().policy().name, child.label())
 }
+
+#[cfg(test)]
+mod tests;

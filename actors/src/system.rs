@@ -562,6 +562,7 @@ async fn start_relays(
                 }
             }),
             forgotten: Box::new(|| {}),
+            quarantined: Box::new(|| {}),
         };
         if !supervisor.ensure(Arc::new(child)).await {
             return Err(Failure::new(Code::Internal).detail("a relay did not start"));
@@ -589,6 +590,7 @@ async fn start_link_shards(
             },
             started: Box::new(|_| {}),
             forgotten: Box::new(|| {}),
+            quarantined: Box::new(|| {}),
         };
         if !supervisor.ensure(Arc::new(child)).await {
             return Err(Failure::new(Code::Internal).detail("a link shard did not start"));

@@ -55,9 +55,9 @@ impl Settings {
     pub const fn short(seed: u64) -> Self {
         Self {
             seed,
-            kills: 8,
+            kills: 12,
             at_least: Duration::ZERO,
-            accepted: 1500,
+            accepted: 3000,
             size: Size { products: 2, terminals: 12, pushes_per_s: 80 },
             faults: None,
             directory: None,

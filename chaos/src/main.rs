@@ -62,7 +62,7 @@ struct KillLoop {
     /// Let the node drop every hint: all is found by the slow head check
     #[arg(long)]
     hints_off: bool,
-    /// Faults that the node commits by itself, such as `session=1%,relay=1%`: actors panic
+    /// Faults that the node commits by itself, such as `relay=1%,lane=1%`: actors panic
     #[arg(long)]
     faults: Option<String>,
     /// Keep the files of the run in this directory, also when nothing is wrong

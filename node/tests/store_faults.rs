@@ -229,6 +229,8 @@ async fn a_disk_without_a_byte_left_loses_nothing_that_was_accepted() {
             }
         }
     }
+    let ended = if node.runs() { "serves" } else { "ended" };
+    println!("{} accepted, {} refused, the node {ended}", accepted.len(), outcomes.len());
     assert!(!node.runs() || !outcomes.is_empty(), "the disk did not fill up");
     disk.clear();
     if node.runs() {

@@ -145,7 +145,10 @@ fn snippets(section: &str, language: &str) -> Vec<String> {
     let (_, rest) = text.split_once(section).expect(section);
     let rest = rest.split("\n### ").next().unwrap().split("\n## ").next().unwrap();
     let blocks = rest.split("```").skip(1).step_by(2);
-    blocks.filter_map(|block| block.strip_prefix(&format!("{language}\n"))).map(str::to_owned).collect()
+    blocks
+        .filter_map(|block| block.strip_prefix(&format!("{language}\n")))
+        .map(str::to_owned)
+        .collect()
 }
 
 async fn run(program: &std::path::Path, arguments: &[&str]) -> String {
@@ -154,7 +157,8 @@ async fn run(program: &std::path::Path, arguments: &[&str]) -> String {
         command.env("NODE_PATH", modules);
     }
     let output = command.args(arguments).kill_on_drop(true).output().await.unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     out.into_owned()
 }
@@ -176,7 +180,11 @@ async fn the_snippets_of_the_specification_work_as_they_are() {
     assert_eq!(out.matches("'items'").count(), 2, "{out}");
 
     let javascript = snippets("### JavaScript: oauth-1.0a", "js");
-    let script = format!("var {}{}", constants.replace("\nAPI_SECRET", "\nvar API_SECRET"), fill(&javascript[0]));
+    let script = format!(
+        "var {}{}",
+        constants.replace("\nAPI_SECRET", "\nvar API_SECRET"),
+        fill(&javascript[0])
+    );
     let out = run("node".as_ref(), &["-e", &script]).await;
     assert!(out.contains("status: 202"), "{out}");
 

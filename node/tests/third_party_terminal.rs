@@ -5,21 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::http::now_s;
 use support::{Client, Key, Node, wait_until};
-
-/// A terminal of a product, running; `options` go over those of the client.
-async fn terminal(node: &Node, key: &Key, name: &str, options: Value) -> Client {
-    let request = json!({ "terminal": name, "user": "alice", "topics": ["news", "quiet:*"] });
-    let token = node.token(key, request).await;
-    terminal_with(node, key, &token, options)
-}
-
-fn terminal_with(node: &Node, key: &Key, token: &str, options: Value) -> Client {
-    let mut all = json!({ "url": node.link_url(), "product": key.product, "token": token });
-    all.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
-    Client::python("terminal.py", &[&all.to_string()])
-}
 
 /// The counts of a message.
 async fn counts(node: &Node, key: &Key, pushed: &Value) -> Value {
@@ -35,7 +21,7 @@ async fn it_receives_acknowledges_and_resumes() {
     node.push_number(&key, "phone-1", 1).await;
     let user = json!({ "audience": { "users": ["alice"] }, "payload": 2 });
     node.push(&key, user).await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
     let opened = phone.next("opened").await;
     assert_eq!(opened["frame"]["generation"].as_u64().map(|g| g > 0), Some(true), "{opened}");
     let mut first = phone.numbers(2, true).await;
@@ -82,7 +68,7 @@ async fn it_receives_acknowledges_and_resumes() {
     phone.tell(json!({ "do": "leave" })).await;
     assert_eq!(phone.next("lost").await["code"], 1000);
     drop(phone);
-    let mut again = terminal(&node, &key, "phone-1", json!({})).await;
+    let mut again = Client::terminal(&node, &key, "phone-1", json!({})).await;
     again.next("opened").await;
     node.push_number(&key, "phone-1", 99).await;
     assert_eq!(again.numbers(1, true).await, [99], "{}", again.account());
@@ -92,7 +78,7 @@ async fn it_receives_acknowledges_and_resumes() {
 async fn many_messages_come_in_order_and_once_although_the_node_is_killed() {
     let mut node = Node::start("").await;
     let key = node.product("demo").await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
     phone.next("opened").await;
     let mut received = Vec::new();
     for round in 0..3 {
@@ -104,7 +90,8 @@ async fn many_messages_come_in_order_and_once_although_the_node_is_killed() {
         node.boot();
         received.extend(phone.numbers(110, false).await);
     }
-    let pushed: Vec<u64> = (0..3).flat_map(|round| (0..150).map(move |n| round * 1000 + n)).collect();
+    let pushed: Vec<u64> =
+        (0..3).flat_map(|round| (0..150).map(move |n| round * 1000 + n)).collect();
     assert_eq!(received, pushed);
 }
 
@@ -113,15 +100,23 @@ async fn it_joins_and_leaves_topics() {
     let node = Node::start("[session]\ntopics_max = 3\n").await;
     let key = node.product("demo").await;
     node.push_topic(&key, "news", 1).await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["secret"] })).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({ "topics": ["secret"] })).await;
     let opened = phone.next("opened").await;
     assert_eq!(opened["frame"]["refused"], json!([["secret", 4203]]), "{opened}");
 
     let joined = phone.ask(json!({ "do": "subscribe", "topic": "news" })).await;
-    assert_eq!((&joined["event"], &joined["frame"]["id"]), (&json!("subscribed"), &json!(1)), "{joined}");
+    assert_eq!(
+        (&joined["event"], &joined["frame"]["id"]),
+        (&json!("subscribed"), &json!(1)),
+        "{joined}"
+    );
     let alias = joined["frame"]["log"]["l"].clone();
     let again = phone.ask(json!({ "do": "subscribe", "topic": "news" })).await;
-    assert_eq!((&again["frame"]["log"]["l"], &again["frame"]["id"]), (&alias, &json!(2)), "{again}");
+    assert_eq!(
+        (&again["frame"]["log"]["l"], &again["frame"]["id"]),
+        (&alias, &json!(2)),
+        "{again}"
+    );
     node.push_topic(&key, "news", 2).await;
     assert_eq!(phone.numbers(1, true).await, [2], "a topic is read from its end (I3)");
     phone.next("acknowledged").await;
@@ -152,7 +147,10 @@ async fn it_joins_and_leaves_topics() {
     let members = Some(json!({ "terminals": ["phone-1"] }));
     node.admin("DELETE", &key.path("/topics/news/members"), members.clone()).await;
     let removed = phone.next("unsubscribed").await;
-    assert_eq!((&removed["frame"]["topic"], &removed["frame"]["id"]), (&json!("news"), &Value::Null));
+    assert_eq!(
+        (&removed["frame"]["topic"], &removed["frame"]["id"]),
+        (&json!("news"), &Value::Null)
+    );
     let banned = phone.ask(json!({ "do": "subscribe", "topic": "news" })).await;
     assert_eq!(banned["frame"]["reason"], "topic_banned", "{banned}");
     node.admin("PUT", &key.path("/topics/staff/members"), members).await;
@@ -168,7 +166,7 @@ async fn it_is_told_what_it_missed() {
     // I6: a topic that drops its oldest entries tells whoever had not read them.
     let node = Node::start("[logs]\ntopic_entries_max = 5\n").await;
     let key = node.product("demo").await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
     let opened = phone.next("opened").await;
     let logs = opened["frame"]["logs"].as_array().unwrap();
     let before = logs.iter().find(|log| log["log"] == "topic:news").unwrap()["offset"].clone();
@@ -203,7 +201,7 @@ async fn it_is_told_that_the_history_is_another() {
     // I5: after a restore the node has a new lineage, and what the terminal knows is void.
     let mut node = Node::start("").await;
     let key = node.product("demo").await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({})).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({})).await;
     let opened = phone.next("opened").await;
     let epoch = opened["frame"]["logs"][0]["epoch"].clone();
     node.push_number(&key, "phone-1", 1).await;
@@ -213,7 +211,11 @@ async fn it_is_told_that_the_history_is_another() {
     assert!(node.command(&["store", "restored", "node.toml"]).status.success());
     node.boot();
     let gap = phone.next("gap").await;
-    assert_eq!((&gap["log"], &gap["frame"]["reason"]), (&json!("terminal"), &json!("epoch")), "{gap}");
+    assert_eq!(
+        (&gap["log"], &gap["frame"]["reason"]),
+        (&json!("terminal"), &json!("epoch")),
+        "{gap}"
+    );
     assert_eq!((&gap["frame"]["from"], &gap["frame"]["to"]), (&first["o"], &json!(0)), "{gap}");
     assert_ne!(gap["frame"]["epoch"], epoch, "{gap}");
     node.push_number(&key, "phone-1", 2).await;
@@ -231,18 +233,25 @@ async fn it_is_told_that_the_history_is_another() {
 #[tokio::test]
 async fn what_is_not_acknowledged_comes_again_and_at_last_is_given_up() {
     // I10: two repetitions on a link, the third time-out closes it; four attempts in all.
-    let node = Node::start("[session]\nack_timeout_ms = 300\nattempts_max = 4\n").await;
+    let node = Node::start("[session]\nack_timeout_ms = 800\nattempts_max = 4\n").await;
     let key = node.product("demo").await;
     let poison = node.push_number(&key, "phone-1", 1).await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({ "hold": true })).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({ "hold": true })).await;
     let mut deliveries = 0;
     while deliveries < 3 {
         let message = phone.next("message").await;
         deliveries += 1;
-        assert_eq!((&message["d"], &message["again"]), (&json!(1), &json!(deliveries > 1)), "{message}");
+        assert_eq!(
+            (&message["d"], &message["again"]),
+            (&json!(1), &json!(deliveries > 1)),
+            "{message}"
+        );
     }
     let closed = phone.next("closed").await;
-    assert_eq!((&closed["frame"]["code"], &closed["frame"]["reason"]), (&json!(4002), &json!("ack_timeout")));
+    assert_eq!(
+        (&closed["frame"]["code"], &closed["frame"]["reason"]),
+        (&json!(4002), &json!("ack_timeout"))
+    );
     assert_eq!(phone.next("lost").await["then"], "reconnect");
     assert_eq!(phone.next("message").await["again"], false, "the fourth attempt, on a new link");
     let behind = node.push_number(&key, "phone-1", 2).await;
@@ -260,7 +269,7 @@ async fn what_is_not_acknowledged_comes_again_and_at_last_is_given_up() {
 async fn it_skips_what_it_cannot_handle() {
     let node = Node::start("").await;
     let key = node.product("demo").await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({ "hold": true })).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({ "hold": true })).await;
     phone.next("opened").await;
     let poison = node.push_number(&key, "phone-1", 1).await;
     let behind = node.push_number(&key, "phone-1", 2).await;
@@ -286,60 +295,13 @@ async fn it_skips_what_it_cannot_handle() {
 }
 
 #[tokio::test]
-async fn it_keeps_its_heart_beating_and_is_dropped_when_it_stops() {
-    let config = "[session]\nheartbeat_min_ms = 500\nheartbeat_grace_ms = 500\nheartbeat_max_ms = 2000\n";
-    let node = Node::start(config).await;
-    let key = node.product("demo").await;
-    for websocket_pings in [false, true] {
-        let options = json!({ "websocket_pings": websocket_pings });
-        let mut phone = terminal(&node, &key, &format!("phone-{websocket_pings}"), options).await;
-        assert_eq!(phone.next("opened").await["frame"]["heartbeat_ms"], 500);
-        // A link that proves stable may be silent for longer, up to the maximum.
-        assert_eq!(phone.next("heartbeat").await["frame"], json!({ "t": "heartbeat", "s": 0, "ms": 1000 }));
-        let next = phone.next("heartbeat").await;
-        assert_eq!(next["frame"]["ms"], 2000, "{}", phone.account());
-        phone.next("alive").await;
-        assert!(phone.told().iter().all(|event| event["event"] != "lost"), "{}", phone.account());
-        phone.tell(json!({ "do": "silent" })).await;
-        phone.next("lost").await;
-    }
-    let reasons = node.get("/metrics").await.body;
-    let told = r#"clarion_links_ended_total{reason="heartbeat_timeout"} 2"#;
-    assert!(reasons.contains(told), "{reasons}");
-}
-
-#[tokio::test]
-async fn the_newest_session_of_a_terminal_lives() {
-    // I7
-    let node = Node::start("").await;
-    let key = node.product("demo").await;
-    let mut first = terminal(&node, &key, "phone-1", json!({})).await;
-    first.next("opened").await;
-    let mut second = terminal(&node, &key, "phone-1", json!({})).await;
-    second.next("opened").await;
-    let closed = first.next("closed").await;
-    assert_eq!((&closed["frame"]["code"], &closed["frame"]["reason"]), (&json!(4200), &json!("replaced")));
-    assert_eq!(closed["frame"]["reconnect"], false);
-    let lost = first.next("lost").await;
-    assert_eq!((&lost["code"], &lost["then"]), (&json!(4200), &json!("stay")), "{lost}");
-    node.push_number(&key, "phone-1", 1).await;
-    assert_eq!(second.numbers(1, true).await, [1]);
-
-    let kicked = node.admin("POST", &key.path("/terminals/phone-1/kick"), None).await;
-    assert_eq!(kicked["kicked"], true, "{kicked}");
-    assert_eq!(second.next("closed").await["frame"]["code"], 4201);
-    let lost = second.next("lost").await;
-    assert_eq!((&lost["code"], &lost["then"]), (&json!(4201), &json!("stay")), "{lost}");
-}
-
-#[tokio::test]
 async fn ttl_0_reaches_only_who_is_there() {
     let node = Node::start("").await;
     let key = node.product("demo").await;
     let push = |n: u64| json!({ "audience": { "terminals": ["phone-1"] }, "payload": n, "ttl": 0 });
     let accepted = node.push(&key, push(1)).await;
     assert_eq!(accepted["targets"][0]["position"], Value::Null, "{accepted}");
-    let mut phone = terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
+    let mut phone = Client::terminal(&node, &key, "phone-1", json!({ "topics": ["news"] })).await;
     phone.next("opened").await;
     node.push_number(&key, "phone-1", 2).await;
     phone.next("acknowledged").await;
@@ -361,67 +323,4 @@ async fn ttl_0_reaches_only_who_is_there() {
     phone.next("opened").await;
     node.push_number(&key, "phone-1", 6).await;
     assert_eq!(phone.numbers(1, true).await, [6]);
-}
-
-#[tokio::test]
-async fn a_session_lives_as_long_as_its_token() {
-    let node = Node::start("").await;
-    let key = node.product("demo").await;
-    let mint = async |terminal: &str, ttl_s: u64| {
-        node.token(&key, json!({ "terminal": terminal, "ttl_s": ttl_s })).await
-    };
-    let mut phone = terminal_with(&node, &key, &mint("phone-1", 3).await, json!({}));
-    let exp = phone.next("opened").await["frame"]["exp"].as_u64().unwrap();
-    assert!(exp <= now_s() + 3);
-    let longer = mint("phone-1", 600).await;
-    let refreshed = phone.ask(json!({ "do": "refresh", "token": longer })).await;
-    assert_eq!(refreshed["event"], "refreshed", "{refreshed}");
-    assert!(refreshed["frame"]["exp"].as_u64().unwrap() > exp + 300, "{refreshed}");
-    // Another identity cannot take over the session.
-    let foreign = mint("phone-2", 600).await;
-    phone.tell(json!({ "do": "refresh", "token": foreign })).await;
-    assert_eq!(phone.next("closed").await["frame"]["reason"], "refresh_mismatch");
-    assert_eq!(phone.next("lost").await["code"], 4211);
-
-    let mut short = terminal_with(&node, &key, &mint("phone-3", 2).await, json!({}));
-    short.next("opened").await;
-    let closed = short.next("closed").await;
-    assert_eq!((&closed["frame"]["code"], &closed["frame"]["reconnect"]), (&json!(4100), &json!(true)));
-    assert_eq!(short.next("lost").await["then"], "new_token");
-    let token = mint("phone-3", 600).await;
-    short.tell(json!({ "do": "connect", "token": token })).await;
-    short.next("opened").await;
-    let garbage = json!({ "do": "refresh", "token": "not.a.token" });
-    short.tell(garbage).await;
-    assert_eq!(short.next("lost").await["code"], 4101);
-}
-
-#[tokio::test]
-async fn a_node_that_drains_says_goodbye() {
-    let mut node = Node::start("[node]\ndrain_timeout_ms = 5000\n").await;
-    let key = node.product("demo").await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({})).await;
-    phone.next("opened").await;
-    let code = node.stop();
-    let goaway = phone.next("goaway").await;
-    assert!(goaway["frame"]["after_ms"].as_u64().unwrap() <= 5000, "{goaway}");
-    assert_eq!(code, Some(0));
-    let lost = phone.next("lost").await;
-    assert_eq!(lost["then"], "reconnect", "{lost}");
-    node.boot();
-    phone.next("opened").await;
-}
-
-#[tokio::test]
-async fn a_session_can_be_closed_and_the_link_refused() {
-    let node = Node::start("").await;
-    let key = node.product("demo").await;
-    let mut phone = terminal(&node, &key, "phone-1", json!({})).await;
-    phone.next("opened").await;
-    let closed = phone.ask(json!({ "do": "close" })).await;
-    assert_eq!((&closed["event"], &closed["frame"]["code"]), (&json!("closed"), &json!(4008)), "{closed}");
-    let elsewhere = json!({ "url": format!("ws://{}/elsewhere", node.terminals) });
-    let mut lost = terminal(&node, &key, "phone-2", elsewhere).await;
-    let refused = lost.next("refused").await;
-    assert_eq!((&refused["status"], &refused["problem"]["code"]), (&json!(404), &json!("not_found")));
 }

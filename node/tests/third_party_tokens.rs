@@ -96,8 +96,11 @@ async fn other_tokens_are_refused_by_code() {
         (tokens.private.clone(), tokens.public.clone(), tokens.kid.clone());
     let invalid: [(&str, Value); 13] = [
         // Another product's token, as it is, and with this product's names.
-        ("foreign", json!({ "key": other.token_secret, "kid": other.kid,
-            "claims": claims_with("aud", json!("other")) })),
+        (
+            "foreign",
+            json!({ "key": other.token_secret, "kid": other.kid,
+            "claims": claims_with("aud", json!("other")) }),
+        ),
         ("foreign key", json!({ "key": other.token_secret, "kid": other.kid })),
         ("foreign key under our id", json!({ "key": other.token_secret })),
         // The algorithm is bound to the key: what the token says about it is not believed.
@@ -135,9 +138,7 @@ async fn a_kind_that_the_product_does_not_take_is_refused_by_code() {
     let phones = json!({ "product": "phones", "kinds": ["android", "ios"] });
     let phones = tokens.node.product_with(phones).await;
     let mut claims = claims_with("aud", json!("phones"));
-    let order = |claims: &Value| {
-        json!({ "product": "phones", "key": phones.token_secret, "kid": phones.kid, "claims": claims })
-    };
+    let order = |claims: &Value| json!({ "product": "phones", "key": phones.token_secret, "kid": phones.kid, "claims": claims });
     tokens.refused("a PC", order(&claims), 4202, "kind_not_accepted").await;
     claims["kind"] = json!("ios");
     let answer = tokens.answer(order(&claims)).await;

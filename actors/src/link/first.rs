@@ -11,6 +11,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::io::LinkIo;
 
+/// Answers to pings that may wait for a terminal which has not said anything yet.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
+
 /// Waits for the first data message of a link that was just upgraded, and takes the socket with
 /// it. `None`: the link ended before. The caller sets the time-out, and has the socket still when
 /// it passes.
@@ -27,13 +30,19 @@ where
     let first = loop {
         let message = socket.next().await?.ok()?;
         messages += 1;
+        if socket.get_ref().kept() > KEPT_BYTES_MAX {
+            return None; // it asks for pongs and does not read them
+        }
         match message {
             Message::Ping(_) | Message::Pong(_) => {} // the library answers pings
             Message::Close(_) => return None,
             first => break first,
         }
     };
-    socket.flush().await.ok()?; // pongs that are queued would be lost with it
+    // Pongs that are queued would be lost with it; the byte stream below takes them in any case.
+    if let Some(flushed) = socket.flush().now_or_never() {
+        flushed.ok()?;
+    }
     let mut socket = waiting.take()?;
     let record = socket.get_mut().take_record();
     let Some(rest) = behind(&record, messages) else { return Some((socket, first)) };
@@ -108,6 +117,8 @@ mod tests {
                     let next = socket.next().await.unwrap().unwrap();
                     assert_eq!(next.into_text().unwrap().as_str(), format!("{number}"));
                 }
+                // As a link does after each turn.
+                std::future::poll_fn(|cx| socket.get_mut().poll_kept(cx)).await.unwrap();
             };
             let drain = async {
                 let mut client = client.await;

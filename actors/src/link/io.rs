@@ -8,6 +8,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// The longest recording: a message of the largest size, and control frames around it. (A message
+/// may come in any number of empty fragments.)
+const RECORD_BYTES_MAX: usize = 64 * 1024;
+
 /// A stream that accepts every write and keeps what the kernel does not take. The link bounds it:
 /// it composes nothing and reads nothing while too much is kept.
 #[derive(Debug)]
@@ -25,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LinkIo<S> {
         Self { stream, kept: Vec::new(), sent: 0, record: None }
     }
 
-    /// Records what is read from now on. Bounded by the frame limit of the WebSocket layer.
+    /// Records what is read from now on; what is longer than any first message is not kept.
     pub(super) fn record(&mut self) {
         self.record = Some(Vec::new());
     }
@@ -88,6 +92,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for LinkIo<S> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Some(record) = &mut self.record {
             record.extend_from_slice(&buffer.filled()[before..]);
+            if record.len() > RECORD_BYTES_MAX {
+                self.record = None;
+            }
         }
         polled
     }

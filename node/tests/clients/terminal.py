@@ -25,6 +25,7 @@ SUBPROTOCOL = "clarion.v1.json"
 COALESCE_S = 0.05
 DEAD_AFTER_S = 10
 RECENT_IDS = 1000
+STABLE_S = 60
 
 
 def tell(event, **facts):
@@ -64,20 +65,25 @@ class Terminal:
         self.verdict = None
         self.acknowledge_soon = None
         self.pong = None
+        self.opened_at = None
+        self.retry_after = 0
 
     # The connection -----------------------------------------------------------------------------
 
     async def run(self):
         """One connection after the other, until one ends for good."""
-        attempt = 0
+        attempt, wait = 0, 0
         while True:
-            await asyncio.sleep(random.uniform(0, min(30, 0.5 * 2**attempt)) if attempt else 0)
-            attempt += 1
+            await asyncio.sleep(wait)
             code, reason = await self.connection()
             then = self.verdict or what_to_do(code)
             tell("lost", code=code, reason=reason, then=then)
             if then != "reconnect":
                 return
+            if self.opened_at and asyncio.get_running_loop().time() - self.opened_at >= STABLE_S:
+                attempt = 0
+            wait = self.retry_after + random.uniform(0, min(30, 0.5 * 2**attempt))
+            attempt += 1
 
     async def connection(self):
         self.reset()
@@ -87,6 +93,7 @@ class Terminal:
             )
         except InvalidStatus as refusal:
             body = json.loads(refusal.response.body or b"{}")
+            self.retry_after = int(refusal.response.headers.get("Retry-After", 0))
             tell("refused", status=refusal.response.status_code, problem=body)
             return refusal.response.status_code, body.get("code", "")
         except OSError as error:
@@ -152,6 +159,7 @@ class Terminal:
         kind = frame["t"]
         if kind == "opened":
             self.set_heartbeat(frame["heartbeat_ms"])
+            self.opened_at = self.opened_at or asyncio.get_running_loop().time()
             self.window = frame["window"]
             self.held = []
             for log in frame["logs"]:

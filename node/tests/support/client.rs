@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::{PATIENCE, file};
+use super::{Key, Node, PATIENCE, file};
 
 /// A running client. It is killed when it is dropped.
 pub struct Client {
@@ -40,6 +40,20 @@ impl Client {
         let mut command = Command::new(python());
         command.arg("-u").arg(file("clients").join(script)).args(arguments);
         Self::run(command)
+    }
+
+    /// A terminal of a product, running; `options` go over those of the client.
+    pub async fn terminal(node: &Node, key: &Key, name: &str, options: Value) -> Self {
+        let request = json!({ "terminal": name, "user": "alice", "topics": ["news", "quiet:*"] });
+        let token = node.token(key, request).await;
+        Self::terminal_with(node, key, &token, options)
+    }
+
+    /// The same with a given token.
+    pub fn terminal_with(node: &Node, key: &Key, token: &str, options: Value) -> Self {
+        let mut all = json!({ "url": node.link_url(), "product": key.product, "token": token });
+        all.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        Self::python("terminal.py", &[&all.to_string()])
     }
 
     /// A script of `clients/` in JavaScript.

@@ -1,10 +1,12 @@
 //! A node as its operators run it: the binary in a process of its own, a config file, a data
 //! directory, killed by its process id. Its log is shown when the test fails.
 #![allow(dead_code, unused_imports, reason = "no test uses all of it")]
+#![allow(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
 
 pub mod client;
 pub mod http;
 pub mod raw_link;
+pub mod witness;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -85,7 +85,8 @@ impl RawLink {
 
     async fn more(&mut self) -> Option<()> {
         let mut chunk = [0; 4096];
-        let count = timeout(PATIENCE, self.stream.read(&mut chunk)).await.expect("an answer").ok()?;
+        let count =
+            timeout(PATIENCE, self.stream.read(&mut chunk)).await.expect("an answer").ok()?;
         self.read.extend_from_slice(&chunk[..count]);
         (count > 0).then_some(())
     }
@@ -129,7 +130,8 @@ impl RawLink {
     pub async fn end(&mut self) -> End {
         while let Some((opcode, payload)) = self.frame().await {
             if opcode == CLOSE {
-                let code = payload.get(..2).map_or(1005, |two| u16::from_be_bytes([two[0], two[1]]));
+                let code =
+                    payload.get(..2).map_or(1005, |two| u16::from_be_bytes([two[0], two[1]]));
                 return End::Code(code);
             }
         }
@@ -146,7 +148,8 @@ impl RawLink {
 
     /// Opens session 1; the answer.
     pub async fn open(&mut self, product: &str, token: &str, topics: &[&str]) -> Option<Value> {
-        let open = json!({ "t": "open", "s": 1, "product": product, "token": token, "topics": topics });
+        let open =
+            json!({ "t": "open", "s": 1, "product": product, "token": token, "topics": topics });
         self.send_json(&open).await;
         self.json().await
     }

@@ -126,7 +126,7 @@ impl LogState {
         self.motion().read.succeed();
         let position_before = self.position;
         let mut pass = self.begin_pass(cx.limits);
-        self.tell_evicted(page, cx);
+        self.tell_evicted(page, &mut pass.settled, cx);
         self.target = self.target.max(page.head);
         let behind = page.entries.partition_point(|entry| entry.offset <= self.position);
         let full = page.entries[behind..].iter().any(|entry| !self.take(entry, &mut pass, cx));
@@ -177,7 +177,7 @@ impl LogState {
     }
 
     /// I5, I6: what was evicted before it was read is told.
-    fn tell_evicted(&mut self, page: &Page, cx: &mut Context<'_>) {
+    fn tell_evicted(&mut self, page: &Page, settled: &mut Vec<Settled>, cx: &mut Context<'_>) {
         if page.evicted_to <= self.position {
             return;
         }
@@ -195,6 +195,8 @@ impl LogState {
         if self.on_way() == 0 {
             // The attempts were those of an entry that is gone.
             self.attempts = 0;
+            // I13: everything that is gone between the cursor and here counts as evicted.
+            settled.push(Settled { offset: page.evicted_to, how: Milestone::Evicted });
             self.cursor = self.cursor.max(page.evicted_to);
         }
         self.position = page.evicted_to;

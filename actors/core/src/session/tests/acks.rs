@@ -170,7 +170,7 @@ fn what_was_evicted_under_a_resend_is_told() {
         [
             Seen::Gap(1, 0, 3, GapReason::Evicted),
             Seen::Again(1, vec![4]),
-            Seen::Save(1, 3, 2, vec![])
+            Seen::Save(1, 3, 2, vec![(3, Milestone::Evicted)])
         ]
     );
     assert_eq!(bench.ack(1, 2), [], "old");

@@ -53,7 +53,7 @@ fn what_was_evicted_unread_is_told() {
             [
                 Seen::Gap(1, cursor, 17, GapReason::Evicted),
                 Seen::Deliver(1, vec![18, 19, 20]),
-                Seen::Save(1, 17, 1, vec![])
+                Seen::Save(1, 17, 1, vec![(17, Milestone::Evicted)])
             ]
         );
     }
