@@ -7,13 +7,13 @@ use clarion_core::{Body, Control, LogKey};
 use clarion_protocol::http::{MemberOutcome, TargetError};
 use clarion_protocol::{Code, MessageId, ProductId, TerminalId, TopicName};
 use clarion_storage::{
-    LogLimits, Store, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome, Unsubscribe,
-    UnsubscribeOutcome,
+    LogLimits, Store, StoreError, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome,
+    Unsubscribe, UnsubscribeOutcome,
 };
 
 use crate::failure::code_of;
-use crate::link::inbox::SessionEvent;
 use crate::intake::NewEntry;
+use crate::link::inbox::SessionEvent;
 use crate::relay::Relays;
 use crate::router::Router;
 
@@ -60,8 +60,12 @@ impl Members {
         let results = self.store.subscribe(terminals.iter().map(request).collect()).await;
         let mut outcomes = Vec::with_capacity(terminals.len());
         for (terminal, result) in terminals.into_iter().zip(results) {
-            if let Ok(SubscribeOutcome::Joined(_)) = &result {
-                self.tell(product, &terminal, Control::Subscribed(topic.clone())).await;
+            match &result {
+                Ok(SubscribeOutcome::Joined(_)) => {
+                    self.tell(product, &terminal, Control::Subscribed(topic.clone())).await;
+                }
+                Err(StoreError::Unknown(_)) => self.reload(product, &terminal).await,
+                Ok(_) | Err(_) => {}
             }
             outcomes.push(joined(terminal, &result));
         }
@@ -84,8 +88,12 @@ impl Members {
         let results = self.store.unsubscribe(terminals.iter().map(request).collect()).await;
         let mut outcomes = Vec::with_capacity(terminals.len());
         for (terminal, result) in terminals.into_iter().zip(results) {
-            if let Ok(UnsubscribeOutcome::Left) = &result {
-                self.tell(product, &terminal, Control::Unsubscribed(topic.clone())).await;
+            match &result {
+                Ok(UnsubscribeOutcome::Left) => {
+                    self.tell(product, &terminal, Control::Unsubscribed(topic.clone())).await;
+                }
+                Err(StoreError::Unknown(_)) => self.reload(product, &terminal).await,
+                Ok(_) | Err(_) => {}
             }
             let error = result.as_ref().err().map(|error| target_error(code_of(error)));
             // Whether it still is one is not known when the store did not answer.
@@ -113,8 +121,13 @@ impl Members {
             None => false,
         };
         if !appended {
-            self.relays.notify(log, SessionEvent::Reload).await;
+            self.reload(product, terminal).await;
         }
+    }
+
+    /// Has the live session look at its record: it may or may not have changed.
+    async fn reload(&self, product: &ProductId, terminal: &TerminalId) {
+        self.relays.notify(LogKey::terminal(product, terminal), SessionEvent::Reload).await;
     }
 }
 

@@ -222,7 +222,12 @@ impl OwnedLogs {
 }
 
 /// Reads the head of a log and confirms a node's interest with it.
-async fn confirm_from_store(store: Arc<dyn Store>, nodes: Nodes, node: NodeNumber, log: Arc<LogKey>) {
+async fn confirm_from_store(
+    store: Arc<dyn Store>,
+    nodes: Nodes,
+    node: NodeNumber,
+    log: Arc<LogKey>,
+) {
     // A few tries, so that a blink of the store does not leave it to the slow head check.
     for pause_ms in [0, 100, 400, 1600, 6400] {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;

@@ -8,9 +8,9 @@ use clarion_core::{LogKey, LogKind, placement};
 use clarion_storage::Store;
 
 use crate::inbox_shard::InboxShard;
+use crate::intake::{Answer, NewEntry};
 use crate::kinds::Kind;
 use crate::nodes::{NodeNumber, Nodes};
-use crate::intake::{Answer, NewEntry};
 use crate::owner::{OwnerArguments, OwnerHandle, OwnerMessage};
 use crate::product::Product;
 use crate::relay::{OwnerId, Relays};
@@ -43,7 +43,6 @@ struct VirtualOwner {
     handle: OwnerHandle,
     child: Arc<dyn Child>,
 }
-
 
 impl Router {
     /// Starts the owners of inboxes.
@@ -157,7 +156,10 @@ impl Router {
             OwnerId::InboxShard(shard) => self.inbox_shards.get(shard as usize).cloned(),
             OwnerId::Log(log) => {
                 let owners = self.virtual_owners.read().unwrap_or_else(PoisonError::into_inner);
-                owners.get(&log).map(|owner| owner.handle.clone()).filter(|owner| owner.slot.is_filled())
+                owners
+                    .get(&log)
+                    .map(|owner| owner.handle.clone())
+                    .filter(|owner| owner.slot.is_filled())
             }
         }
     }

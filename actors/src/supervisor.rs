@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Message, SpawnErr, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Message, SpawnErr, SupervisionEvent,
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -236,7 +238,9 @@ impl Actor for Supervisor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorTerminated(cell, _, _) => state.ended(&myself, cell.get_id(), None),
+            SupervisionEvent::ActorTerminated(cell, _, _) => {
+                state.ended(&myself, cell.get_id(), None)
+            }
             SupervisionEvent::ActorFailed(cell, error) => {
                 state.ended(&myself, cell.get_id(), Some(error.to_string()));
             }
@@ -247,7 +251,11 @@ impl Actor for Supervisor {
 }
 
 impl SupervisorState {
-    async fn ensure(&mut self, myself: &ActorRef<SupervisorMessage>, child: Arc<dyn Child>) -> bool {
+    async fn ensure(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: Arc<dyn Child>,
+    ) -> bool {
         if self.known.contains(&child.identity()) {
             return true;
         }
@@ -265,7 +273,11 @@ impl SupervisorState {
         }
     }
 
-    async fn start(&mut self, myself: &ActorRef<SupervisorMessage>, child: &Arc<dyn Child>) -> bool {
+    async fn start(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: &Arc<dyn Child>,
+    ) -> bool {
         match child.start(myself.get_cell()).await {
             Ok(cell) => {
                 child.kind().figures().on_start(child.kind());
@@ -292,7 +304,12 @@ impl SupervisorState {
             child.forgotten();
             return;
         };
-        tracing::error!(kind = kind.policy().name, actor = child.label(), reason, "an actor crashed");
+        tracing::error!(
+            kind = kind.policy().name,
+            actor = child.label(),
+            reason,
+            "an actor crashed"
+        );
         self.note_crash(&child);
         if !self.stopping {
             self.start_later(myself, &child);
@@ -314,7 +331,10 @@ impl SupervisorState {
         let quarantined = match self.over_budget_until(child) {
             None => false,
             Some(until) if policy.escalation == Escalation::NodeUnhealthy => {
-                tracing::error!(kind = policy.name, "crash budget used up: the node is not healthy");
+                tracing::error!(
+                    kind = policy.name,
+                    "crash budget used up: the node is not healthy"
+                );
                 *self.unhealthy_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
                 false
             }

@@ -250,3 +250,22 @@ async fn fault_in_a_topic_beyond_its_budget_stays_with_that_topic() {
     got.retain(|c| c != '"');
     assert!(got.contains("private") && got.contains("all"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_in_a_lane_gives_no_place_away_for_good() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    quiet();
+    let node = Node::with(|config| config.limits.pushes_in_flight_max = 2).await;
+    node.accepted(to_terminals(&["t1"]), "first").await;
+    fault::arm("lane", 1, 0);
+    node.until("it panicked", async || {
+        drop(node.push(to_terminals(&["t1"]), "x").await);
+        !fault::armed("lane")
+    })
+    .await;
+    disarm();
+    // One after the other: a place that is not given back would be missed by the third.
+    for number in 0..20 {
+        node.accepted(to_terminals(&["t1"]), &format!("{number}")).await;
+    }
+}

@@ -7,5 +7,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // With huge pages a few bytes in use hold 2 MiB: millions of small sessions want small pages.
+    // A kernel without them has nothing to disable.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     clarion_node::cli::main()
 }

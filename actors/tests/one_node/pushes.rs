@@ -160,8 +160,10 @@ async fn an_unresolved_append_holds_later_ones_of_its_log_only_i8() {
         tokio::spawn(async move { system.push(&product, push(to_terminals(&["t1"]), text)).await })
     };
     let first = spawn("first");
-    node.until("the first append was tried", async || node.entries(to_terminals(&["t1"])).await == 1)
-        .await;
+    node.until("the first append was tried", async || {
+        node.entries(to_terminals(&["t1"])).await == 1
+    })
+    .await;
     node.store.set_append_fault(AppendFault::None);
     let second = spawn("second");
     for number in 0..20 {
@@ -214,4 +216,53 @@ async fn a_message_state_counts_what_became_of_it_i13() {
     .await;
     let no_error = terminal.kept().iter().all(|f| !matches!(f, NodeFrame::Error { .. }));
     assert!(no_error);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_that_are_idle_stop_and_start_again_with_the_next_push_or_reader_i12() {
+    let node = Node::with(|config| config.actors.idle_stop_ms = 20).await;
+    let idle = || async {
+        node.until("owners are idle", async || node.system.status().await["virtual_owners"] == 0)
+            .await;
+    };
+    let (mut link, opened) = node.open("t1").await;
+    for round in 0..10 {
+        node.accepted(to_topic("news"), "to nobody").await;
+        if round % 2 == 0 {
+            node.until("it is forgotten", async || {
+                // The broadcast's owner has a reader and stays.
+                node.system.status().await["virtual_owners"] == 1
+            })
+            .await;
+        }
+        link.subscribe(round, "news").await;
+        let subscribed = |frame: &NodeFrame| match frame {
+            NodeFrame::Subscribed { log, .. } => Some(log.l),
+            _ => None,
+        };
+        let log = link.expect(subscribed).await;
+        let text = format!("round {round}");
+        node.accepted(to_topic("news"), &text).await;
+        let got = link.messages(1).await;
+        assert_eq!((got[0].log, got[0].text.as_str()), (log, text.as_str()));
+        link.ack(log, got[0].offset).await;
+        let topic = topic("news");
+        link.send(clarion_protocol::terminal::TerminalFrame::Unsubscribe { s: 1, id: 99, topic })
+            .await;
+        link.expect(|frame| matches!(frame, NodeFrame::Unsubscribed { .. }).then_some(())).await;
+    }
+    node.accepted(Audience::All, "all").await;
+    assert_eq!(link.messages(1).await[0].log, alias(&opened, "broadcast"));
+    link.cut().await;
+    idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_that_meet_a_stopping_owner_are_neither_lost_nor_late_i12() {
+    let node = Node::with(|config| config.actors.idle_stop_ms = 1).await;
+    // Topics without readers stop all the time: between taking the append and storing it, too.
+    for round in 0..300 {
+        node.accepted(to_topic("news"), &format!("{round}")).await;
+    }
+    assert_eq!(node.entries(to_topic("news")).await, 300);
 }

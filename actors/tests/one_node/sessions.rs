@@ -82,7 +82,8 @@ async fn a_session_whose_generation_is_old_learns_it_from_its_cursor_i7() {
     node.store.open_session(vec![open]).await.pop().unwrap().unwrap();
     old.ack(alias(&opened, "terminal"), got[0].offset).await;
     assert_eq!(old.closed().await, (1, Code::Replaced.number()));
-    let info = node.system.terminal(&product_id("demo"), &terminal_id("t1")).await.unwrap().unwrap();
+    let info =
+        node.system.terminal(&product_id("demo"), &terminal_id("t1")).await.unwrap().unwrap();
     let inbox = info.cursors.iter().find(|cursor| cursor.log == LogName::Terminal).unwrap();
     assert_eq!(inbox.offset, Offset::ZERO, "the stale cursor was refused");
 }
@@ -255,7 +256,8 @@ async fn a_session_ends_with_its_token_and_lives_on_with_a_new_one() {
     let (mut mixed, _) = node.open_as(Claims { terminal: "t3", ..soon }, &[]).await;
     let token = node.token(Claims::default());
     refreshed.send(TerminalFrame::Refresh { s: 1, token: token.clone() }).await;
-    let is_refreshed = |frame: &NodeFrame| matches!(frame, NodeFrame::Refreshed { .. }).then_some(());
+    let is_refreshed =
+        |frame: &NodeFrame| matches!(frame, NodeFrame::Refreshed { .. }).then_some(());
     refreshed.expect(is_refreshed).await;
     mixed.send(TerminalFrame::Refresh { s: 1, token }).await;
     assert_eq!(mixed.closed().await, (1, Code::RefreshMismatch.number()));

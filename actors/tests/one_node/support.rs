@@ -10,13 +10,13 @@ use bytes::Bytes;
 use clarion_actors::{Failure, LinkIo, Push, System};
 use clarion_config::Config;
 use clarion_core::{Body, LogKey};
-use clarion_protocol::http::{
-    Audience, PushAccepted, TerminalKind, TokenAlgorithm, TokenClaims,
-};
+use clarion_protocol::http::{Audience, PushAccepted, TerminalKind, TokenAlgorithm, TokenClaims};
 use clarion_protocol::terminal::{
     Cursor, LogAlias, NodeFrame, Open, Opened, SUBPROTOCOL_JSON, TerminalFrame,
 };
-use clarion_protocol::{KeyId, LogName, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
+use clarion_protocol::{
+    KeyId, LogName, MessageId, Offset, ProductId, TerminalId, TopicName, UserId,
+};
 use clarion_storage::memory::MemoryStore;
 use clarion_storage::{ProductRecord, Read, Store, SubscriptionState, TokenKey};
 use futures_util::{SinkExt, StreamExt};

@@ -86,7 +86,9 @@ pub async fn serve(
             // Each phase is boxed, so that the memory of one is gone while the next one lives.
             let Some(upgraded) = Box::pin(door.open(stream, peer, place)).await else { return };
             drop(door);
-            if let Some(link) = upgraded.await {
+            // Not in the condition: it would keep the ended phase alive beside the link.
+            let link = upgraded.await;
+            if let Some(link) = link {
                 link.await;
             }
         });
