@@ -172,10 +172,9 @@ impl CursorBuffer {
     ) -> Result<(), StoreError> {
         match outcome {
             Ok(SaveOutcome::Saved | SaveOutcome::NotSubscribed) => {}
-            Ok(SaveOutcome::Stale) => pending.inbox.leave(Item::Session {
-                session: pending.session,
-                event: SessionEvent::Stale,
-            }),
+            Ok(SaveOutcome::Stale) => pending
+                .inbox
+                .leave(Item::Session { session: pending.session, event: SessionEvent::Stale }),
             Ok(SaveOutcome::AboveHead) => {
                 tracing::error!(log = %pending.save.log, "a cursor above the head was refused (I5)");
                 let event = SessionEvent::AboveHead;
@@ -193,10 +192,7 @@ impl CursorBuffer {
         Ok(())
     }
 
-    async fn flush_verify(
-        &self,
-        verify: Vec<Verify>,
-    ) {
+    async fn flush_verify(&self, verify: Vec<Verify>) {
         let identities = verify.iter().map(|(identity, _, _)| identity.clone()).collect();
         // While the store is away nobody is closed; the next round asks again.
         let Ok(newest) = self.store.verify_generations(identities).await else { return };
@@ -247,7 +243,8 @@ impl Pending {
             return;
         }
         let continues = save.generation == self.save.generation && save.epoch == self.save.epoch;
-        let mut settled = if continues { std::mem::take(&mut self.save.settled) } else { Vec::new() };
+        let mut settled =
+            if continues { std::mem::take(&mut self.save.settled) } else { Vec::new() };
         if save.settled.iter().any(|settled| settled.how == Milestone::Evicted) {
             // I13: the gap begins where the cursor was, not where the store knows it to be.
             settled.push(Settled { offset: self.save.cursor, how: Milestone::Acknowledged });

@@ -69,14 +69,8 @@ const fn row(
 
 impl Kind {
     /// Every kind, in stop order.
-    pub const ALL: [Self; 6] = [
-        Self::Lane,
-        Self::LinkShard,
-        Self::Relay,
-        Self::Topic,
-        Self::Product,
-        Self::InboxShard,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Lane, Self::LinkShard, Self::Relay, Self::Topic, Self::Product, Self::InboxShard];
 
     /// Its row.
     #[must_use]

@@ -102,7 +102,9 @@ impl Actor for Lane {
         fault::point("lane");
         match message {
             LaneMessage::Admit { reply } => state.admit(reply),
-            LaneMessage::Release { incarnation } => state.admission.release(u64::from(incarnation), 1),
+            LaneMessage::Release { incarnation } => {
+                state.admission.release(u64::from(incarnation), 1)
+            }
             LaneMessage::CheckIdle => {
                 if state.is_idle() {
                     myself.stop(None);

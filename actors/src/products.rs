@@ -45,7 +45,10 @@ impl Products {
 
     /// The product, read from the store unless it is fresh. While the store is away what was
     /// known last counts.
-    pub(crate) async fn get(&self, product: &ProductId) -> Result<Option<Arc<KnownProduct>>, Failure> {
+    pub(crate) async fn get(
+        &self,
+        product: &ProductId,
+    ) -> Result<Option<Arc<KnownProduct>>, Failure> {
         let cached = self.cached(product);
         if let Some(known) = &cached
             && self.store.time_ms() < known.read_at_ms + FRESH_MS

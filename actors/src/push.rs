@@ -17,9 +17,9 @@ use clarion_storage::{
 use tokio::sync::oneshot;
 
 use crate::failure::{Failure, code_of};
+use crate::intake::{Answer, NewEntry};
 use crate::kinds::Kind;
 use crate::lane::{Lane, LaneArguments, LaneHandle, Permit};
-use crate::intake::{Answer, NewEntry};
 use crate::router::Router;
 use crate::supervisor::{Child, ChildOf, Slot, SupervisorHandle};
 
@@ -267,7 +267,9 @@ impl Pushes {
         let first_ms = self.store.time_ms();
         let mut waiting = Vec::with_capacity(targets.len());
         for target in targets {
-            if let Some(done) = started.earlier.as_ref().and_then(|earlier| settled(earlier, &target)) {
+            if let Some(done) =
+                started.earlier.as_ref().and_then(|earlier| settled(earlier, &target))
+            {
                 waiting.push((target, None, Some(done)));
                 continue;
             }
@@ -280,7 +282,9 @@ impl Pushes {
         for (target, sent, done) in waiting {
             outcomes.push(match (sent, done) {
                 (_, Some(done)) => done,
-                (Some((entry, answer)), None) => outcome(target, self.settle(entry, answer, first_ms).await),
+                (Some((entry, answer)), None) => {
+                    outcome(target, self.settle(entry, answer, first_ms).await)
+                }
                 (None, None) => outcome(target, Err(StoreError::Unknown("not sent".into()))),
             });
         }

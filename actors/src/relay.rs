@@ -19,8 +19,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::link::inbox::{Item, LinkInbox, SessionEvent};
-use crate::nodes::THIS_NODE;
 use crate::link_shard::uptime_s;
+use crate::nodes::THIS_NODE;
 use crate::owner::head_read;
 use crate::router::Router;
 use crate::supervisor::Slot;
@@ -99,7 +99,8 @@ impl Relays {
         since_ms: u64,
         generation: u64,
     ) {
-        let message = RelayMessage::Register { log: Arc::clone(&log), subscriber, since_ms, generation };
+        let message =
+            RelayMessage::Register { log: Arc::clone(&log), subscriber, since_ms, generation };
         // Lost in a crash: the link registers again when the relay is back.
         let _ = self.of(&log).cast(message);
     }
@@ -303,7 +304,13 @@ impl Actor for Relay {
 }
 
 impl RelayState {
-    fn register(&mut self, log: Arc<LogKey>, subscriber: Subscriber, since_ms: u64, generation: u64) {
+    fn register(
+        &mut self,
+        log: Arc<LogKey>,
+        subscriber: Subscriber,
+        since_ms: u64,
+        generation: u64,
+    ) {
         if subscriber.inbox.ended() {
             return;
         }
@@ -413,7 +420,9 @@ impl RelayState {
                 log: subscriber.alias,
                 page: Some(Box::new(page)),
             }),
-            None => drop(task::spawn(read_for(Arc::clone(&self.arguments.store), read, subscriber))),
+            None => {
+                drop(task::spawn(read_for(Arc::clone(&self.arguments.store), read, subscriber)))
+            }
         }
     }
 
@@ -445,7 +454,8 @@ impl RelayState {
             self.unchecked = self.logs.keys().cloned().collect();
         }
         let ticks_left = 16;
-        let slice = (self.logs.len() / ticks_left + 1).max(HEAD_CHECK_SLICE.min(self.unchecked.len()));
+        let slice =
+            (self.logs.len() / ticks_left + 1).max(HEAD_CHECK_SLICE.min(self.unchecked.len()));
         let rest = self.unchecked.len().saturating_sub(slice);
         let logs = self.unchecked.split_off(rest);
         if logs.is_empty() {
@@ -477,7 +487,11 @@ impl RelayState {
                     }
                     readers.grow_head(head);
                     readers.each(&mut |to| {
-                        to.inbox.leave(Item::Missed { session: to.session, log: to.alias, up_to: head });
+                        to.inbox.leave(Item::Missed {
+                            session: to.session,
+                            log: to.alias,
+                            up_to: head,
+                        });
                     });
                     tokio::task::yield_now().await;
                 }
@@ -614,10 +628,14 @@ struct TailRing {
 
 impl TailRing {
     fn push(&mut self, batch: &Arc<Batch>) {
-        let continues = match (self.batches.back().and_then(|last| last.entries.last()), batch.entries.first()) {
-            (Some(last), Some(first)) => last.offset == first.predecessor && self.epoch == batch.epoch,
-            _ => true,
-        };
+        let continues =
+            match (self.batches.back().and_then(|last| last.entries.last()), batch.entries.first())
+            {
+                (Some(last), Some(first)) => {
+                    last.offset == first.predecessor && self.epoch == batch.epoch
+                }
+                _ => true,
+            };
         if !continues {
             self.clear();
         }

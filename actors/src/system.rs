@@ -11,8 +11,8 @@ use clarion_config::Config;
 use clarion_core::LogKey;
 use clarion_core::session::SessionLimits;
 use clarion_protocol::http::{
-    CursorInfo, MemberOutcome, MessageState, Page, PushAccepted, TargetState,
-    TerminalInfo, TokenClaims, TopicMember,
+    CursorInfo, MemberOutcome, MessageState, Page, PushAccepted, TargetState, TerminalInfo,
+    TokenClaims, TopicMember,
 };
 use clarion_protocol::{Code, MessageId, ProductId, TerminalId, TopicName, UserId};
 use clarion_storage::{
@@ -105,8 +105,10 @@ impl System {
             idle_stop_ms: config.actors.idle_stop_ms,
         };
         let router =
-            Router::start(Arc::clone(&store), Arc::clone(&relays), supervisor.clone(), limits).await;
-        let shard_count = if config.terminals.shards == 0 { 4 * cores } else { config.terminals.shards };
+            Router::start(Arc::clone(&store), Arc::clone(&relays), supervisor.clone(), limits)
+                .await;
+        let shard_count =
+            if config.terminals.shards == 0 { 4 * cores } else { config.terminals.shards };
         let shards: Vec<_> =
             (0..shard_count).map(|_| LinkShardHandle::new(Arc::clone(&store))).collect();
         start_relays(&config, &store, &supervisor, &relays, &router, &shards).await?;
@@ -175,7 +177,10 @@ impl System {
     ///
     /// # Errors
     /// The store is away and the product is not cached.
-    pub async fn product(&self, product: &ProductId) -> Result<Option<Arc<ProductRecord>>, Failure> {
+    pub async fn product(
+        &self,
+        product: &ProductId,
+    ) -> Result<Option<Arc<ProductRecord>>, Failure> {
         let known = self.inner.products.get(product).await?;
         Ok(known.map(|known| Arc::clone(&known.record)))
     }
@@ -281,7 +286,8 @@ impl System {
         limit: usize,
     ) -> Result<Page<TerminalInfo>, Failure> {
         let records = self.inner.store.terminals(product, user, after, limit + 1).await?;
-        let logs = records.iter().map(|record| LogKey::terminal(product, &record.terminal)).collect();
+        let logs =
+            records.iter().map(|record| LogKey::terminal(product, &record.terminal)).collect();
         let online = self.inner.relays.online(logs).await;
         let items = records.into_iter().zip(online).map(terminal_info).collect();
         Ok(page(items, limit, |terminal: &TerminalInfo| terminal.terminal.to_string()))
@@ -391,7 +397,8 @@ impl System {
         }
         let push = self.inner.push_ready.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let full = self.link_count() >= self.inner.config.terminals.links_max;
-        let terminals = if full { Err("the node holds as many links as it may".into()) } else { Ok(()) };
+        let terminals =
+            if full { Err("the node holds as many links as it may".into()) } else { Ok(()) };
         Readiness { push, terminals }
     }
 

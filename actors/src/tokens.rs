@@ -31,7 +31,8 @@ pub(crate) struct Identity {
 impl Identity {
     /// Whether `other` speaks of the same product, terminal and user.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (&self.product, &self.terminal, &self.user) == (&other.product, &other.terminal, &other.user)
+        (&self.product, &self.terminal, &self.user)
+            == (&other.product, &other.terminal, &other.user)
     }
 }
 
@@ -103,7 +104,8 @@ impl TokenKeys {
         if claims.topics.len() > PATTERNS_MAX {
             return None;
         }
-        let topics: Result<Vec<_>, _> = claims.topics.iter().map(|t| TopicPattern::new(t)).collect();
+        let topics: Result<Vec<_>, _> =
+            claims.topics.iter().map(|t| TopicPattern::new(t)).collect();
         Some(Identity {
             product: self.product.clone(),
             terminal: TerminalId::new(&claims.sub).ok()?,
@@ -133,7 +135,8 @@ pub fn is_ed25519_public_key(pem: &str) -> bool {
 
 /// Signs a token with the product's newest live HS256 key.
 pub(crate) fn mint(record: &ProductRecord, claims: &TokenClaims) -> Result<String, Failure> {
-    let live = |key: &&TokenKey| key.algorithm == TokenAlgorithm::HS256 && key.revoked_at_ms.is_none();
+    let live =
+        |key: &&TokenKey| key.algorithm == TokenAlgorithm::HS256 && key.revoked_at_ms.is_none();
     let Some(key) = record.token_keys.iter().rev().find(live) else {
         return Err(Failure::new(Code::InvalidField)
             .detail("the product has no HS256 token key: its own back-end signs its tokens"));

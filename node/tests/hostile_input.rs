@@ -89,7 +89,7 @@ fn on_a_link(rng: &mut Rng, token: &str) -> (Vec<u8>, bool) {
         9..=12 => {
             let mut bytes = frame(TEXT, br#"{"t":"ping","s":0"#);
             for _ in 0..rng.usize(1..200) {
-                bytes.extend(frame(0, *rng.choice([&b""[..], b" "].iter()).unwrap()));
+                bytes.extend(frame(0, rng.choice([&b""[..], b" "].iter()).unwrap()));
             }
             bytes.extend(frame(if rng.u8(..16) > 0 { 0x80 } else { 0 }, b"}"));
             bytes

@@ -240,7 +240,12 @@ impl Host {
     }
 
     /// The session is out of a topic.
-    pub(super) fn leave(&mut self, topic: TopicName, id: Option<u64>, around: &mut Surroundings<'_>) {
+    pub(super) fn leave(
+        &mut self,
+        topic: TopicName,
+        id: Option<u64>,
+        around: &mut Surroundings<'_>,
+    ) {
         let log = LogKey::topic(&self.identity.product, &topic);
         if let Some(alias) = self.session.leave(&log) {
             around.context.relays.deregister(log, self.subscriber(alias, around.inbox));
@@ -269,7 +274,12 @@ impl Host {
 
     /// Keeps the cursor of a `subscribe` until its answer comes; one for each topic, and no more
     /// than a terminal may have topics.
-    pub(super) fn remember_own(&mut self, topic: &TopicName, cursor: Option<Cursor>, topics_max: u32) {
+    pub(super) fn remember_own(
+        &mut self,
+        topic: &TopicName,
+        cursor: Option<Cursor>,
+        topics_max: u32,
+    ) {
         let _ = self.take_own(topic);
         if let Some(cursor) = cursor
             && self.own_cursors.len() < topics_max as usize
@@ -301,9 +311,8 @@ impl Host {
     /// Registers with a relay that was restarted. Reads that it was asked for may be lost with it:
     /// they count as failed, and one that is answered all the same does no harm.
     pub(super) fn register_again(&mut self, relay: u16, around: &mut Surroundings<'_>) -> Stepped {
-        let of_relay = |(_, log): &(LogAlias, Arc<LogKey>)| {
-            around.context.relays.number_of(log) == relay
-        };
+        let of_relay =
+            |(_, log): &(LogAlias, Arc<LogKey>)| around.context.relays.number_of(log) == relay;
         let logs = self.session.logs().map(|(alias, log, ..)| (alias, Arc::clone(log)));
         let logs: Vec<_> = logs.filter(of_relay).collect();
         for (alias, log) in logs {
@@ -362,7 +371,8 @@ impl Host {
 
     fn save_heartbeat(&mut self, heartbeat_ms: u64, around: &Surroundings<'_>) {
         let own_inbox = |log: &LogKey| log.kind == LogKind::Terminal;
-        let Some((_, log, epoch, _)) = self.session.logs().find(|(_, log, ..)| own_inbox(log)) else {
+        let Some((_, log, epoch, _)) = self.session.logs().find(|(_, log, ..)| own_inbox(log))
+        else {
             return;
         };
         // A cursor of zero never lowers the stored one: it only carries the heartbeat.
@@ -398,7 +408,8 @@ impl Host {
                     encode::entries(around.out, s, log, again, &entries);
                     count_written(entries.len());
                     if let (false, Some(key)) = (again, self.session.log(log)) {
-                        let stored = entries.iter().map(|e| e.offset).filter(|o| *o != Offset::ZERO);
+                        let stored =
+                            entries.iter().map(|e| e.offset).filter(|o| *o != Offset::ZERO);
                         around.shard.cursors.count_delivered(key, stored);
                     }
                 }
@@ -418,7 +429,13 @@ impl Host {
                 }
                 Effect::Control(Control::Subscribed(topic) | Control::Unsubscribed(topic)) => {
                     let turn = self.turns.take();
-                    around.context.follow_record(around.inbox, self.key, &self.identity, topic, turn);
+                    around.context.follow_record(
+                        around.inbox,
+                        self.key,
+                        &self.identity,
+                        topic,
+                        turn,
+                    );
                 }
                 Effect::Close { code, detail } => return Stepped::Close(code, detail),
             }
@@ -449,7 +466,13 @@ impl Host {
         around.shard.cursors.note(save, around.inbox, self.key);
     }
 
-    fn register(&self, alias: LogAlias, log: Arc<LogKey>, since_ms: u64, around: &Surroundings<'_>) {
+    fn register(
+        &self,
+        alias: LogAlias,
+        log: Arc<LogKey>,
+        since_ms: u64,
+        around: &Surroundings<'_>,
+    ) {
         // The terminal's own inbox tells older sessions that they are replaced (I7).
         let generation = if log.kind == LogKind::Terminal { self.generation } else { 0 };
         let subscriber = self.subscriber(alias, around.inbox);
@@ -468,11 +491,7 @@ impl Host {
     }
 }
 
-fn start_log(
-    context: &LinkContext,
-    opened: OpenedLog,
-    own: &[(LogName, Cursor)],
-) -> StartLog {
+fn start_log(context: &LinkContext, opened: OpenedLog, own: &[(LogName, Cursor)]) -> StartLog {
     let name = opened.log.local_name();
     let own = own.iter().find(|(of, _)| *of == name).map(|(_, cursor)| (cursor.0, cursor.1));
     StartLog {

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use clarion_core::{Batch, Page};
+use clarion_protocol::TopicName;
 use clarion_protocol::terminal::{LogAlias, SessionNumber};
 use clarion_protocol::{Code, Offset};
 use clarion_storage::{OpenedSession, StoreResult, SubscribeOutcome, UnsubscribeOutcome};
-use clarion_protocol::TopicName;
 use futures_util::task::AtomicWaker;
 
 use super::context::Place;
@@ -298,27 +298,27 @@ impl Item {
                 (LinkEvent::Tick, LinkEvent::Tick)
                 | (LinkEvent::Close(_), LinkEvent::Close(_))
                 | (LinkEvent::Goaway { .. }, LinkEvent::Goaway { .. }) => true,
-                (
-                    LinkEvent::RelayRestarted { relay },
-                    LinkEvent::RelayRestarted { relay: new },
-                ) => relay == new,
-                _ => false,
-            },
-            (
-                Self::Session { session, event },
-                Self::Session { session: of, event: new },
-            ) if session == of => match (event, new) {
-                (SessionEvent::NewerGeneration(known), SessionEvent::NewerGeneration(new)) => {
-                    *known = (*known).max(*new);
-                    true
+                (LinkEvent::RelayRestarted { relay }, LinkEvent::RelayRestarted { relay: new }) => {
+                    relay == new
                 }
-                (SessionEvent::Stale, SessionEvent::Stale)
-                | (SessionEvent::AboveHead, SessionEvent::AboveHead)
-                | (SessionEvent::Kicked, SessionEvent::Kicked)
-                | (SessionEvent::FlushCursors, SessionEvent::FlushCursors)
-                | (SessionEvent::Reload, SessionEvent::Reload) => true,
                 _ => false,
             },
+            (Self::Session { session, event }, Self::Session { session: of, event: new })
+                if session == of =>
+            {
+                match (event, new) {
+                    (SessionEvent::NewerGeneration(known), SessionEvent::NewerGeneration(new)) => {
+                        *known = (*known).max(*new);
+                        true
+                    }
+                    (SessionEvent::Stale, SessionEvent::Stale)
+                    | (SessionEvent::AboveHead, SessionEvent::AboveHead)
+                    | (SessionEvent::Kicked, SessionEvent::Kicked)
+                    | (SessionEvent::FlushCursors, SessionEvent::FlushCursors)
+                    | (SessionEvent::Reload, SessionEvent::Reload) => true,
+                    _ => false,
+                }
+            }
             _ => false,
         }
     }
@@ -332,7 +332,8 @@ mod tests {
 
     fn batch(offset: u64) -> Arc<Batch> {
         let log = LogKey::broadcast(&ProductId::new("demo").unwrap());
-        let entry = Entry::new(Offset(offset), Offset(offset - 1), MessageId(1), 0, Body::Tombstone);
+        let entry =
+            Entry::new(Offset(offset), Offset(offset - 1), MessageId(1), 0, Body::Tombstone);
         Arc::new(Batch::new(log, Epoch(1), vec![Arc::new(entry)]))
     }
 

@@ -215,7 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
                 return false;
             }
             Poll::Ready(None) => {
-                self.ended.get_or_insert(self.closing.map_or("closed_by_terminal", |(c, _)| c.as_str()));
+                self.ended
+                    .get_or_insert(self.closing.map_or("closed_by_terminal", |(c, _)| c.as_str()));
                 return false;
             }
             Poll::Pending => return false,
@@ -303,7 +304,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             }
             TerminalFrame::Ping { s: 0 } => encode::frame(out, &NodeFrame::Pong { s: 0 }),
             TerminalFrame::Ping { .. } => self.refuse_frame("`s` of a ping is 0", out),
-            TerminalFrame::Skip { l, o, .. } => self.step(s, Event::Skip { log: l, offset: o }, out),
+            TerminalFrame::Skip { l, o, .. } => {
+                self.step(s, Event::Skip { log: l, offset: o }, out)
+            }
             TerminalFrame::Open(open) => self.open(open, out),
             TerminalFrame::Subscribe { id, topic, cursor, .. } => {
                 self.request(s, id, out, |host, around| {

@@ -44,6 +44,9 @@ mod tests {
             pace.wait().await;
         }
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(999) && took < Duration::from_millis(1100), "{took:?}");
+        assert!(
+            took >= Duration::from_millis(999) && took < Duration::from_millis(1100),
+            "{took:?}"
+        );
     }
 }
