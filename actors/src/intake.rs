@@ -359,9 +359,8 @@ impl Round {
             if !held.contains(&log) {
                 released.push(Arc::clone(&log));
             }
-            if !entries.is_empty() {
-                batches.push(Arc::new(Batch::new(log, epoch, entries)));
-            }
+            let batch = |run| Arc::new(Batch::new(Arc::clone(&log), epoch, run));
+            batches.extend(consecutive(entries).into_iter().map(batch));
         }
         if !full.is_empty() {
             task::spawn(append_when_read(way.clone(), full));
@@ -374,5 +373,49 @@ impl Round {
             way.owner.tell_flush();
         }
         self.unresolved
+    }
+}
+
+/// Parts the entries of a log where one does not follow the one before. A de-duplicated append has
+/// its place from before, and others may lie between it and what was appended now: whoever took
+/// them for a whole would pass those over.
+fn consecutive(mut entries: Vec<Arc<Entry>>) -> Vec<Vec<Arc<Entry>>> {
+    let mut runs = Vec::with_capacity(1);
+    let parted = |pair: &[Arc<Entry>]| pair[0].offset != pair[1].predecessor;
+    while let Some(at) = entries.windows(2).position(parted) {
+        let rest = entries.split_off(at + 1);
+        runs.push(std::mem::replace(&mut entries, rest));
+    }
+    if !entries.is_empty() {
+        runs.push(entries);
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use clarion_core::entry::{Body, Entry};
+    use clarion_protocol::{MessageId, Offset};
+
+    use super::*;
+
+    #[test]
+    fn i8_a_batch_holds_only_what_stands_side_by_side_in_the_log() {
+        let entry = |(predecessor, offset): (u64, u64)| {
+            let body = Body::Json(Bytes::from_static(b"1"));
+            let id = MessageId(offset.into());
+            Arc::new(Entry::new(Offset(offset), Offset(predecessor), id, 1_000, body))
+        };
+        let runs = |places: &[(u64, u64)]| -> Vec<Vec<u64>> {
+            let entries = places.iter().copied().map(entry).collect();
+            let runs = consecutive(entries).into_iter();
+            runs.map(|run| run.iter().map(|entry| entry.offset.0).collect()).collect()
+        };
+        assert_eq!(runs(&[]), Vec::<Vec<u64>>::new());
+        assert_eq!(runs(&[(1, 5), (5, 6), (6, 9)]), [vec![5, 6, 9]]);
+        // 5 was appended before a crash and is only found again; 7 came in between.
+        assert_eq!(runs(&[(1, 5), (7, 8), (8, 9)]), [vec![5], vec![8, 9]]);
+        assert_eq!(runs(&[(7, 8), (1, 5), (8, 9)]), [vec![8], vec![5], vec![9]]);
     }
 }

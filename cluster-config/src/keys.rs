@@ -90,7 +90,7 @@ config! {
         /// How long a link may have no session before it is closed.
         open_timeout_ms: u64 = 10_000, Range(100, 10 * MINUTE_MS);
         /// Read buffer of a link; most of what an idle link costs.
-        read_buffer_bytes: usize = 512, Range(128, MIB);
+        read_buffer_bytes: usize = 256, Range(128, MIB);
         /// How much is collected before it is written to the socket.
         write_buffer_bytes: usize = 4096, Range(0, MIB);
         /// Send buffer of the socket in the kernel (SO_SNDBUF); 0 leaves it to the kernel.
