@@ -83,7 +83,8 @@ config! {
         links_per_product_max: usize = 0, Range(0, 100_000_000);
         /// New links accepted in a second; the rest waits in the kernel.
         accepts_per_s_max: u32 = 10_000, Range(1, 10_000_000);
-        /// Links in their TLS or WebSocket handshake at the same time.
+        /// Links in their TLS or WebSocket handshake at the same time, half of them from one address
+        /// at most; the rest wait.
         handshakes_max: usize = 256, Range(1, 1_000_000);
         /// How long TLS and WebSocket handshake of a link may take.
         handshake_timeout_ms: u64 = 10_000, Range(100, 10 * MINUTE_MS);

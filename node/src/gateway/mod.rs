@@ -4,6 +4,7 @@
 
 mod addresses;
 mod pace;
+mod queue;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -17,7 +18,6 @@ use clarion_protocol::terminal::{LINK_PATH, SUBPROTOCOL_JSON, TERMINAL_FRAME_BYT
 use clarion_protocol::{Code, Problem};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -29,6 +29,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 use crate::http::tls::server_config;
 
 use addresses::{Addresses, Place};
+use queue::{Queue, Turn};
 use pace::Pace;
 
 type LinkFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -51,8 +52,8 @@ pub async fn serve(
         .map(TlsAcceptor::from);
     let door = Arc::new(Door {
         addresses: Addresses::new(config.terminals.links_per_ip_max),
+        queue: Queue::new(config.terminals.handshakes_max),
         waiting: Arc::default(),
-        handshakes: Arc::new(Semaphore::new(config.terminals.handshakes_max)),
         system,
         config,
         tls,
@@ -61,12 +62,6 @@ pub async fn serve(
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         pace.wait().await;
-        // A place first: while all are taken the kernel's backlog holds the rest.
-        let place = tokio::select! {
-            () = &mut shutdown => return Ok(()),
-            place = Arc::clone(&door.handshakes).acquire_owned() => place,
-        };
-        let Ok(place) = place else { return Ok(()) };
         let accepted = tokio::select! {
             () = &mut shutdown => return Ok(()),
             accepted = listener.accept() => accepted,
@@ -81,10 +76,14 @@ pub async fn serve(
                 continue;
             }
         };
+        let Some(turn) = door.queue.join(peer.ip()) else {
+            metrics::counter!("clarion_handshakes_total", "outcome" => "crowded").increment(1);
+            continue;
+        };
         let door = Arc::clone(&door);
         crate::task::spawn(async move {
             // Each phase is boxed, so that the memory of one is gone while the next one lives.
-            let Some(upgraded) = Box::pin(door.open(stream, peer, place)).await else { return };
+            let Some(upgraded) = Box::pin(door.open(stream, peer, turn)).await else { return };
             drop(door);
             // Not in the condition: it would keep the ended phase alive beside the link.
             let link = upgraded.await;
@@ -100,9 +99,10 @@ struct Door {
     config: Arc<Config>,
     tls: Option<TlsAcceptor>,
     addresses: Arc<Addresses>,
+    /// Connections that are in their handshake or wait for it.
+    queue: Arc<Queue>,
     /// Connections that are upgraded but have not said anything yet.
     waiting: Arc<AtomicUsize>,
-    handshakes: Arc<Semaphore>,
 }
 
 impl Door {
@@ -110,7 +110,7 @@ impl Door {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        handshake_place: OwnedSemaphorePermit,
+        turn: Turn,
     ) -> Option<UpgradedFuture> {
         let terminals = &self.config.terminals;
         tune(&stream, terminals);
@@ -120,6 +120,7 @@ impl Door {
         let refusal = full.then_some(Code::LinkLimit);
         let patience = Duration::from_millis(terminals.handshake_timeout_ms);
         let handshake = async {
+            let _place = turn.come().await.ok_or("closed")?;
             match &self.tls {
                 Some(tls) => {
                     let stream = tls.accept(stream).await.map_err(|_| "tls")?;
@@ -135,7 +136,6 @@ impl Door {
         };
         let label = outcome.as_ref().err().copied().unwrap_or("ok");
         metrics::counter!("clarion_handshakes_total", "outcome" => label).increment(1);
-        drop(handshake_place);
         outcome.ok()
     }
 
