@@ -1,7 +1,7 @@
 //! Injected faults: named points at which a build with the feature `fault-hooks` panics or drops
 //! hints when told to at run time. Without the feature every call is empty.
 //!
-//! Points are armed with [`arm`], or by `CLARION_FAULTS` when the node starts:
+//! Points are armed with `arm`, or by `CLARION_FAULTS` when the node starts:
 //! `relay=3,session=1%,hints=off` panics at the next three visits of `relay`, at one visit in a
 //! hundred of `session`, and drops every hint.
 

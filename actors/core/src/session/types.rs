@@ -105,7 +105,7 @@ pub enum Event {
         /// The entries.
         batch: Arc<Batch>,
     },
-    /// Time passed; also sent when [`Session::deadline_ms`] is reached.
+    /// Time passed; also sent when [`deadline_ms`](super::Session::deadline_ms) is reached.
     Tick,
 }
 
