@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use clarion_core::session::{Effect, Event, Session, StartLog};
-use clarion_core::{Control, LogKey, LogKind};
+use clarion_core::{Control, Entry, LogKey, LogKind};
 use clarion_protocol::http::TerminalKind;
 use clarion_protocol::terminal::{Cursor, LogAlias, LogPosition, NodeFrame, Opened, SessionNumber};
 use clarion_protocol::{Code, Epoch, LogName, Offset, TopicName};
@@ -66,6 +66,8 @@ pub(super) struct Host {
     /// Requests that wait for the store, and their turns: they are carried out in their order.
     requests: Vec<u64>,
     turns: Turns,
+    /// Up to where the crashed session whose place it took had sent each log; else empty.
+    sent_before: Box<[(LogAlias, Offset)]>,
     _place: Option<Box<Place>>,
 }
 
@@ -94,6 +96,7 @@ impl Host {
             own_cursors: Vec::new(),
             requests: Vec::new(),
             turns: Turns::default(),
+            sent_before: Box::default(),
             _place: place,
         };
         let frame = NodeFrame::Opened(Opened {
@@ -134,6 +137,7 @@ impl Host {
         }
         let mut host = Self {
             key,
+            sent_before: before.logs().map(|(alias, _, _, position)| (alias, position)).collect(),
             generation: opened.generation,
             verify_at_ms: around.now_ms + around.context.limits.generation_check_ms,
             own_cursors: Vec::new(),
@@ -154,6 +158,14 @@ impl Host {
         let stepped = host.carry_out(effects, around);
         host.register_all(opened.time_ms, around);
         (host, stepped)
+    }
+
+    /// Whether a session that crashed on this link may have sent some of these already.
+    fn was_sent_before(&self, alias: LogAlias, entries: &[Arc<Entry>]) -> bool {
+        let Some((_, up_to)) = self.sent_before.iter().find(|(of, _)| *of == alias) else {
+            return false;
+        };
+        entries.iter().any(|entry| entry.offset != Offset::ZERO && entry.offset <= *up_to)
     }
 
     fn register_all(&self, since_ms: u64, around: &Surroundings<'_>) {
@@ -394,7 +406,11 @@ impl Host {
         for effect in effects {
             match effect {
                 Effect::DeliverBatch { log, batch } => {
-                    encode::batch(around.out, s, log, &batch);
+                    if self.was_sent_before(log, &batch.entries) {
+                        encode::entries(around.out, s, log, true, &batch.entries);
+                    } else {
+                        encode::batch(around.out, s, log, &batch);
+                    }
                     count_written(batch.entries.len());
                     if batch.log.kind.is_wide() {
                         batch.written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -405,6 +421,7 @@ impl Host {
                     }
                 }
                 Effect::Deliver { log, again, entries } => {
+                    let again = again || self.was_sent_before(log, &entries);
                     encode::entries(around.out, s, log, again, &entries);
                     count_written(entries.len());
                     if let (false, Some(key)) = (again, self.session.log(log)) {
