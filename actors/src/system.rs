@@ -433,6 +433,7 @@ impl System {
                 (kind.policy().name, row)
             })
             .collect();
+        let readiness = self.readiness();
         serde_json::json!({
             "node": self.inner.config.node.id,
             "version": env!("CARGO_PKG_VERSION"),
@@ -442,8 +443,8 @@ impl System {
             "alive": self.alive(),
             "draining": *self.inner.draining.borrow(),
             "readiness": {
-                "push": self.readiness().push.err(),
-                "terminals": self.readiness().terminals.err(),
+                "push": readiness.push.err().unwrap_or_else(|| "ready".to_owned()),
+                "terminals": readiness.terminals.err().unwrap_or_else(|| "ready".to_owned()),
             },
             "links": self.link_count(),
             "links_by_shard": self.inner.shards.iter().map(|shard| shard.len()).collect::<Vec<_>>(),
@@ -451,7 +452,8 @@ impl System {
             "actors": actors,
             "store": {
                 "epoch": health.epoch,
-                "writable": health.writable.as_ref().err().map(ToString::to_string),
+                "writable": health.writable.is_ok(),
+                "refuses_because": health.writable.as_ref().err().map(ToString::to_string),
                 "free_bytes": health.free_bytes,
                 "used_bytes": health.used_bytes,
                 "queued": health.queued,

@@ -14,6 +14,9 @@ use super::io::LinkIo;
 /// Answers to pings that may wait for a terminal which has not said anything yet.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
+/// Pings that a link may send before its first data message.
+const CONTROL_MESSAGES_MAX: usize = 64;
+
 /// Waits for the first data message of a link that was just upgraded, and takes the socket with
 /// it. `None`: the link ended before. The caller sets the time-out, and has the socket still when
 /// it passes.
@@ -30,6 +33,9 @@ where
     let first = loop {
         let message = socket.next().await?.ok()?;
         messages += 1;
+        if messages > CONTROL_MESSAGES_MAX {
+            return None; // nothing but pings: this is no terminal
+        }
         if socket.get_ref().kept() > KEPT_BYTES_MAX {
             return None; // it asks for pongs and does not read them
         }

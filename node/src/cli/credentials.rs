@@ -78,9 +78,9 @@ impl Credentials {
         })
     }
 
-    /// Keeps the admin token; there must be none yet.
+    /// Keeps the admin token in place of the one kept before.
     pub(crate) fn keep_admin_token(&self, token: &str) -> Result<(), Failure> {
-        self.write(&self.admin_token_file(), format!("{token}\n").as_bytes(), false)
+        self.write(&self.admin_token_file(), format!("{token}\n").as_bytes(), true)
     }
 
     /// Keeps the keys of a product in place of those kept before.

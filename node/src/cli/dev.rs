@@ -31,6 +31,7 @@ The directory holds the store and, in `dev/`, the credentials that the other com
 Environment variables such as CLARION_LOG__LEVEL=debug change the config.";
 
 const PRODUCT: &str = "demo";
+const ADMIN_TOKEN_VARIABLE: &str = "CLARION_ADMIN_TOKEN";
 
 /// `clarion dev`.
 #[derive(Debug, Args)]
@@ -65,8 +66,13 @@ pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> 
     let credentials = Credentials::in_directory(&arguments.data.join("dev"));
     run::runtime()?.block_on(async {
         initialise(&arguments.data, &config).await?;
-        if credentials.admin_token()?.is_none() {
-            credentials.keep_admin_token(&random_secret())?;
+        // The variable goes before the file in the node: other windows must find the same token.
+        match std::env::var(ADMIN_TOKEN_VARIABLE) {
+            Ok(token) => credentials.keep_admin_token(&token)?,
+            Err(_) if credentials.admin_token()?.is_none() => {
+                credentials.keep_admin_token(&random_secret())?;
+            }
+            Err(_) => {}
         }
         let node = Node::start(config, &Environment::of_process())
             .await
@@ -210,7 +216,8 @@ fn announce(
     let clarion = invocation();
     let mut common = String::new();
     if directory != Path::new(CREDENTIALS_DEFAULT) {
-        common.push_str(&format!(" --credentials {shown}"));
+        let anywhere = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        common.push_str(&format!(" --credentials {}", anywhere.display()));
     }
     let server = if http == SERVER_DEFAULT { String::new() } else { format!(" --server {http}") };
     let link = if terminals == TERMINALS_DEFAULT {

@@ -25,9 +25,23 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     let status = connection.admin()?.status().await?;
     output.result(&status, || {
         let mut text = String::new();
-        outline(&mut text, &status, 0);
+        for part in important_first(&status) {
+            outline(&mut text, &part, 0);
+        }
         text
     })
+}
+
+/// What people look for comes first; the figures of single shards are for scripts.
+fn important_first(status: &Value) -> Vec<Value> {
+    const FIRST: [&str; 8] =
+        ["node", "version", "uptime_s", "alive", "draining", "readiness", "links", "store"];
+    let mut rest = status.as_object().cloned().unwrap_or_default();
+    rest.remove("links_by_shard");
+    let take = |name: &&str| Some(serde_json::json!({ *name: rest.remove(*name)? }));
+    let mut parts: Vec<Value> = FIRST.iter().filter_map(take).collect();
+    parts.push(Value::Object(rest));
+    parts
 }
 
 /// JSON as an indented outline: a newer node may say more than this build knows.

@@ -29,8 +29,8 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 use crate::http::tls::server_config;
 
 use addresses::{Addresses, Place};
-use queue::{Queue, Turn};
 use pace::Pace;
+use queue::{Queue, Turn};
 
 type LinkFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// An upgraded connection that waits for its first message.
