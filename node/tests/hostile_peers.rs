@@ -335,3 +335,15 @@ async fn a_flood_is_read_no_faster_than_the_config_says_and_hurts_only_itself() 
     }
     assert!(witness.finish().await > 20);
 }
+
+/// A probe, or somebody who took the terminals' listener for the API, is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_http_on_the_listener_of_terminals_is_answered() {
+    let node = Node::start("").await;
+    let mut stream = TcpStream::connect(node.terminals).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let answer = support::Reply::parse(&answer);
+    assert_eq!((answer.status, answer.code()), (400, "subprotocol_missing".to_owned()));
+}

@@ -166,8 +166,12 @@ fn a_full_disk_is_told_and_nothing_acknowledged_is_lost() {
         "mount -t tmpfs -o size=48m none {0} && exec \"$0\" --exact child --nocapture",
         dir.path().display()
     );
-    let child = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let child = command
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
         .env(CHILD, dir.path())
         .output()

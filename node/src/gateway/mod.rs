@@ -16,7 +16,7 @@ use clarion_actors::{LinkIo, System, first_message};
 use clarion_config::{Config, TerminalsConfig};
 use clarion_protocol::terminal::{LINK_PATH, SUBPROTOCOL_JSON, TERMINAL_FRAME_BYTES_MAX};
 use clarion_protocol::{Code, Problem};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
@@ -126,6 +126,10 @@ impl Door {
                     let stream = tls.accept(stream).await.map_err(|_| "tls")?;
                     self.upgrade(stream, peer, place, refusal).await
                 }
+                None if asks_for_no_upgrade(&stream).await => {
+                    answer_http(stream).await;
+                    Err("no_upgrade")
+                }
                 None => self.upgrade(stream, peer, place, refusal).await,
             }
         };
@@ -223,6 +227,35 @@ pub fn socket_config(terminals: &TerminalsConfig) -> WebSocketConfig {
         .max_write_buffer_size(terminals.write_buffer_bytes + 64 * 1024)
         .max_message_size(Some(TERMINAL_FRAME_BYTES_MAX))
         .max_frame_size(Some(TERMINAL_FRAME_BYTES_MAX))
+}
+
+/// Whether a whole HTTP request has come that asks for no upgrade: a probe, or somebody who took
+/// this listener for the API. The WebSocket layer would close without a word.
+async fn asks_for_no_upgrade(stream: &TcpStream) -> bool {
+    let mut head = [0; 1024];
+    let Ok(length) = stream.peek(&mut head).await else { return false };
+    let head = head[..length].to_ascii_lowercase();
+    let has = |part: &[u8]| head.windows(part.len()).any(|window| window == part);
+    has(b" http/1.") && has(b"\r\n\r\n") && !has(b"\r\nupgrade:")
+}
+
+async fn answer_http(mut stream: TcpStream) {
+    let detail = format!("this listener takes WebSocket links at {LINK_PATH}, the API is another");
+    let response = refuse(Code::SubprotocolMissing, Some(detail));
+    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(response.body().as_deref().unwrap_or_default().as_bytes());
+    // The request is read first: closing over unread bytes would reset the connection.
+    let mut request = [0; 1024];
+    let _ = stream.read(&mut request).await;
+    let _ = stream.write_all(&bytes).await;
+    let _ = stream.shutdown().await;
 }
 
 fn tune(stream: &TcpStream, terminals: &TerminalsConfig) {
