@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use clarion_core::LogKey;
+use clarion_core::{LogKey, LogKind};
 use clarion_core::session::SessionLimits;
 use clarion_protocol::terminal::{Open, SessionNumber};
 use clarion_protocol::{Code, ProductId, TerminalId, TopicName};
@@ -218,6 +218,12 @@ impl LinkContext {
                 refused.extend(
                     opened.refused.iter().map(|(topic, banned)| (topic.clone(), code(*banned))),
                 );
+                // What it is in already, by the back-end's doing, needs no leave.
+                let is_in = |topic: &TopicName| {
+                    let own = |log: &LogKey| log.kind == LogKind::Topic && &*log.name == topic.as_str();
+                    opened.logs.iter().any(|opened| own(&opened.log))
+                };
+                refused.retain(|(topic, _)| !is_in(topic));
                 Ok(Box::new(Grant { identity, opened, refused, place: None }))
             }
             _ => Err(Refused::new(Code::StoreAway)),

@@ -279,9 +279,11 @@ impl Host {
         encode::frame(around.out, &frame);
     }
 
-    /// Whether the identity may join `topic` by itself.
+    /// Whether the terminal may join `topic` by itself, or is in it already.
     pub(super) fn may_join(&self, topic: &TopicName) -> bool {
+        let is_it = |log: &LogKey| log.kind == LogKind::Topic && &*log.name == topic.as_str();
         self.identity.topics.iter().any(|pattern| pattern.matches(topic))
+            || self.session.logs().any(|(_, log, ..)| is_it(log))
     }
 
     /// Keeps the cursor of a `subscribe` until its answer comes; one for each topic, and no more

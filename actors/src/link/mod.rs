@@ -311,7 +311,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             TerminalFrame::Subscribe { id, topic, cursor, .. } => {
                 self.request(s, id, out, |host, around| {
                     if !host.may_join(&topic) {
-                        host.error(Some(id), Code::TopicForbidden, None, around);
+                        let detail = Some(topic.to_string());
+                        host.error(Some(id), Code::TopicForbidden, detail, around);
                         return;
                     }
                     let Some(turn) = host.request(id, around) else { return };

@@ -113,12 +113,13 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
 fn shown(accepted: &PushAccepted) -> String {
     let stored = accepted.targets.iter().filter(|target| target.error.is_none()).count();
     let again = if accepted.replayed { ", as the first time" } else { "" };
-    format!(
-        "{}  accepted for {stored} of {} targets until {}{again}\n",
-        accepted.id,
-        accepted.targets.len(),
-        time(accepted.expires_at_ms)
-    )
+    let targets = accepted.targets.len();
+    // Without a position it was not stored: ttl 0.
+    if accepted.targets.iter().all(|target| target.position.is_none()) {
+        return format!("{}  sent to who is online of {stored} of {targets} targets{again}\n", accepted.id);
+    }
+    let until = time(accepted.expires_at_ms);
+    format!("{}  accepted for {stored} of {targets} targets until {until}{again}\n", accepted.id)
 }
 
 /// A target as people read it.
