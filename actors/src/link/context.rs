@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use clarion_core::{LogKey, LogKind};
 use clarion_core::session::SessionLimits;
+use clarion_core::{LogKey, LogKind};
 use clarion_protocol::terminal::{Open, SessionNumber};
 use clarion_protocol::{Code, ProductId, TerminalId, TopicName};
 use clarion_storage::{
@@ -220,7 +220,8 @@ impl LinkContext {
                 );
                 // What it is in already, by the back-end's doing, needs no leave.
                 let is_in = |topic: &TopicName| {
-                    let own = |log: &LogKey| log.kind == LogKind::Topic && &*log.name == topic.as_str();
+                    let own =
+                        |log: &LogKey| log.kind == LogKind::Topic && &*log.name == topic.as_str();
                     opened.logs.iter().any(|opened| own(&opened.log))
                 };
                 refused.retain(|(topic, _)| !is_in(topic));

@@ -116,7 +116,10 @@ fn shown(accepted: &PushAccepted) -> String {
     let targets = accepted.targets.len();
     // Without a position it was not stored: ttl 0.
     if accepted.targets.iter().all(|target| target.position.is_none()) {
-        return format!("{}  sent to who is online of {stored} of {targets} targets{again}\n", accepted.id);
+        return format!(
+            "{}  sent to who is online of {stored} of {targets} targets{again}\n",
+            accepted.id
+        );
     }
     let until = time(accepted.expires_at_ms);
     format!("{}  accepted for {stored} of {targets} targets until {until}{again}\n", accepted.id)
