@@ -5,15 +5,14 @@
 //! owners and offers entries to link inboxes. Parent: the supervisor, which restarts it at once;
 //! what it held is registered again by the links, and confirmations tell them what they missed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use clarion_core::{Batch, LogKey, Mode, Page};
+use clarion_core::{Batch, LogKey, Mode};
+use clarion_protocol::Offset;
 use clarion_protocol::terminal::{LogAlias, SessionNumber};
-use clarion_protocol::{Epoch, Offset};
 use clarion_storage::{Read, Store};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
@@ -22,6 +21,7 @@ use crate::link::inbox::{Item, LinkInbox, SessionEvent};
 use crate::link_shard::uptime_s;
 use crate::nodes::THIS_NODE;
 use crate::owner::head_read;
+use crate::ring::TailRing;
 use crate::router::Router;
 use crate::supervisor::Slot;
 use crate::{fault, task};
@@ -29,11 +29,10 @@ use crate::{fault, task};
 /// Sessions that are offered a batch before others on the same thread get a turn: what a private
 /// message waits for at most while a broadcast goes out.
 const FAN_OUT_SLICE: usize = 256;
-/// Logs of one relay whose latest entries are kept in memory, for how long after the last hint in
-/// seconds, and the payload bytes that one of them may keep: 64 MiB in all.
+/// Logs of one relay whose latest entries are kept in memory, and for how long after the last hint,
+/// in seconds: with [`crate::ring::RING_BYTES_MAX`] 64 MiB in all.
 const RINGS_MAX: usize = 256;
 const RING_KEPT_S: u32 = 60;
-const RING_BYTES_MAX: usize = 256 * 1024;
 /// How long a hint may take before the head check counts it as lost.
 const HINT_PATIENCE: Duration = Duration::from_secs(1);
 /// Logs whose heads are checked in one read.
@@ -546,7 +545,7 @@ impl Readers {
         if log.kind.is_wide() {
             let mut subscribers = HashSet::default();
             subscribers.insert(subscriber);
-            let ring = TailRing { entries_max: ring_entries_max, ..TailRing::default() };
+            let ring = TailRing::new(ring_entries_max);
             Self::Many(Box::new(Wide { subscribers, head: None, ring }))
         } else {
             Self::One { subscriber, head: None }
@@ -575,7 +574,7 @@ impl Readers {
                 let mut subscribers = HashSet::default();
                 subscribers.insert(subscriber.clone());
                 subscribers.insert(new);
-                let ring = TailRing { entries_max: ring_entries_max, ..TailRing::default() };
+                let ring = TailRing::new(ring_entries_max);
                 *self = Self::Many(Box::new(Wide { subscribers, head: *head, ring }));
             }
             Self::Many(wide) => {
@@ -614,90 +613,6 @@ impl Readers {
     fn each(&self, visit: &mut dyn FnMut(&Subscriber)) {
         self.all().for_each(visit);
     }
-}
-
-/// The latest batches of a wide log, for sessions that are a little behind.
-#[derive(Default)]
-struct TailRing {
-    epoch: Epoch,
-    batches: VecDeque<Arc<Batch>>,
-    entries: usize,
-    bytes: usize,
-    entries_max: usize,
-}
-
-impl TailRing {
-    fn push(&mut self, batch: &Arc<Batch>) {
-        let continues =
-            match (self.batches.back().and_then(|last| last.entries.last()), batch.entries.first())
-            {
-                (Some(last), Some(first)) => {
-                    last.offset == first.predecessor && self.epoch == batch.epoch
-                }
-                _ => true,
-            };
-        if !continues {
-            self.clear();
-        }
-        self.epoch = batch.epoch;
-        self.entries += batch.entries.len();
-        self.bytes += payload_bytes(batch);
-        self.batches.push_back(Arc::clone(batch));
-        while self.batches.len() > 1
-            && (self.entries > self.entries_max || self.bytes > RING_BYTES_MAX)
-        {
-            if let Some(old) = self.batches.pop_front() {
-                self.entries -= old.entries.len();
-                self.bytes -= payload_bytes(&old);
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        self.batches = VecDeque::new();
-        (self.entries, self.bytes) = (0, 0);
-    }
-
-    /// The page, if everything behind `read.after` is here.
-    fn read(&self, read: &Read, head: Option<Offset>) -> Option<Page> {
-        let first = self.batches.front()?.entries.first()?;
-        let newest = self.batches.back()?.entries.last()?.offset;
-        if read.after < first.predecessor || head.is_some_and(|head| head > newest) {
-            return None;
-        }
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let mut more = false;
-        for entry in self.batches.iter().flat_map(|batch| &batch.entries) {
-            if entry.offset <= read.after {
-                continue;
-            }
-            let full = entries.len() >= read.entries_max as usize
-                || (!entries.is_empty() && bytes + entry.body.len() > read.bytes_max as usize);
-            if full {
-                more = true;
-                break;
-            }
-            bytes += entry.body.len();
-            entries.push(Arc::clone(entry));
-        }
-        metrics::counter!("clarion_tail_ring_reads_total").increment(1);
-        Some(Page { epoch: self.epoch, entries, head: newest, evicted_to: Offset::ZERO, more })
-    }
-
-    fn take_written(&self, counts: &mut Vec<(Arc<LogKey>, Offset, u32)>) {
-        for batch in &self.batches {
-            let written = batch.written.swap(0, Ordering::Relaxed);
-            if written > 0 {
-                let offsets = batch.entries.iter().map(|entry| entry.offset);
-                counts.extend(offsets.map(|offset| (Arc::clone(&batch.log), offset, written)));
-            }
-        }
-    }
-}
-
-fn payload_bytes(batch: &Batch) -> usize {
-    batch.entries.iter().map(|entry| entry.body.len()).sum()
 }
 
 /// Link ids are unique already.

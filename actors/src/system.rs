@@ -9,16 +9,11 @@ use std::time::{Duration, Instant};
 
 use clarion_config::Config;
 use clarion_core::LogKey;
-use clarion_core::session::SessionLimits;
 use clarion_protocol::http::{
-    CursorInfo, MemberOutcome, MessageState, Page, PushAccepted, TargetState, TerminalInfo,
-    TokenClaims, TopicMember,
+    MemberOutcome, MessageState, Page, PushAccepted, TerminalInfo, TokenClaims, TopicMember,
 };
 use clarion_protocol::{Code, MessageId, ProductId, TerminalId, TopicName, UserId};
-use clarion_storage::{
-    ConsumeNonce, LogLimits, MessageRecord, NonceUse, ProductRecord, Store, StoreError,
-    SubscriptionState, TerminalRecord,
-};
+use clarion_storage::{ConsumeNonce, NonceUse, ProductRecord, Store, StoreError};
 use futures_util::future::join_all;
 use ractor::SpawnErr;
 use serde::Serialize;
@@ -29,17 +24,19 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::failure::Failure;
 use crate::kinds::Kind;
+use crate::limits::{inbox_limits, link_limits, push_limits, session_limits};
 use crate::link::Link;
-use crate::link::context::{LinkContext, LinkLimits};
+use crate::link::context::LinkContext;
 use crate::link::inbox::{Item, LinkEvent, LinkInbox, SessionEvent};
 use crate::link::io::LinkIo;
 use crate::link_shard::{LinkShard, LinkShardArguments, LinkShardHandle};
 use crate::members::Members;
 use crate::products::Products;
-use crate::push::{Push, PushLimits, Pushes};
+use crate::push::{Push, Pushes};
 use crate::relay::{Relay, RelayArguments, Relays};
 use crate::router::{Router, RouterLimits};
 use crate::supervisor::{ChildOf, SupervisorHandle};
+use crate::views::{message_state, page, terminal_info};
 use crate::{task, tokens};
 
 /// How often the readiness of the doors is judged, and how many good judgements in a row it takes
@@ -648,116 +645,4 @@ async fn upkeep(inner: std::sync::Weak<Inner>) {
 
 fn not_started(error: &SpawnErr) -> Failure {
     Failure::new(Code::Internal).detail(format!("the supervisor did not start: {error}"))
-}
-
-fn page<T>(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> String) -> Page<T> {
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = if more { items.last().map(key) } else { None };
-    Page { items, next }
-}
-
-fn message_state(record: MessageRecord) -> MessageState {
-    let mut counts = clarion_protocol::http::Counts::default();
-    for target in &record.targets {
-        counts.audience += target.counts.audience;
-        counts.delivered += target.counts.delivered;
-        counts.acknowledged += target.counts.acknowledged;
-        counts.expired += target.counts.expired;
-        counts.undeliverable += target.counts.undeliverable;
-        counts.suppressed += target.counts.suppressed;
-        counts.evicted += target.counts.evicted;
-        counts.pending += target.counts.pending;
-    }
-    let expires_at_ms = record.targets.iter().map(|t| t.expires_at_ms).max().unwrap_or(0);
-    let target = |t: clarion_storage::MessageTarget| TargetState {
-        target: t.target,
-        position: clarion_protocol::http::Position { epoch: t.epoch, offset: t.offset },
-        counts: t.counts,
-    };
-    MessageState {
-        id: record.message,
-        accepted_at_ms: record.message.time_ms(),
-        expires_at_ms,
-        counts,
-        targets: record.targets.into_iter().map(target).collect(),
-    }
-}
-
-fn terminal_info((record, online): (TerminalRecord, bool)) -> TerminalInfo {
-    let cursor = |subscription: clarion_storage::Subscription| match subscription.state {
-        SubscriptionState::Reading { epoch, cursor, .. } => {
-            Some(CursorInfo { log: subscription.log, epoch, offset: cursor })
-        }
-        SubscriptionState::Banned => None,
-    };
-    TerminalInfo {
-        terminal: record.terminal,
-        user: record.user,
-        kind: record.kind,
-        online,
-        registered_at_ms: record.registered_at_ms,
-        last_seen_ms: record.last_seen_ms,
-        generation: record.generation,
-        cursors: record.subscriptions.into_iter().filter_map(cursor).collect(),
-    }
-}
-
-fn inbox_limits(config: &Config) -> LogLimits {
-    let logs = &config.logs;
-    LogLimits { entries_max: logs.inbox_entries_max, bytes_max: logs.inbox_bytes_max, evict: false }
-}
-
-fn push_limits(config: &Config) -> PushLimits {
-    let logs = &config.logs;
-    PushLimits {
-        in_flight_max: u32::try_from(config.limits.pushes_in_flight_max).unwrap_or(u32::MAX),
-        request_timeout_ms: config.limits.request_timeout_ms,
-        attempt_ms: config.limits.append_timeout_ms,
-        idle_stop_ms: config.actors.idle_stop_ms,
-        inbox: inbox_limits(config),
-        topic: LogLimits {
-            entries_max: logs.topic_entries_max,
-            bytes_max: logs.topic_bytes_max,
-            evict: true,
-        },
-        broadcast: LogLimits {
-            entries_max: logs.broadcast_entries_max,
-            bytes_max: logs.broadcast_bytes_max,
-            evict: true,
-        },
-    }
-}
-
-fn link_limits(config: &Config) -> LinkLimits {
-    let (terminals, session) = (&config.terminals, &config.session);
-    LinkLimits {
-        open_timeout_ms: terminals.open_timeout_ms,
-        flush_timeout_ms: terminals.flush_timeout_ms,
-        frames_per_s_max: terminals.frames_per_s_max,
-        sessions_max: terminals.sessions_per_link_max as usize,
-        topics_max: session.topics_max,
-        heartbeat_min_ms: session.heartbeat_min_ms,
-        heartbeat_max_ms: session.heartbeat_max_ms,
-        heartbeat_grace_ms: session.heartbeat_grace_ms,
-        generation_check_ms: session.generation_check_ms,
-        crashes_max: session.crashes_max,
-        crash_window_ms: session.crash_window_ms,
-        sessions_per_product_max: terminals.links_per_product_max,
-    }
-}
-
-fn session_limits(config: &Config) -> SessionLimits {
-    let session = &config.session;
-    SessionLimits {
-        window_entries: session.window_entries,
-        window_bytes: session.window_bytes,
-        unicast_reserve_bytes: session.unicast_reserve_bytes,
-        ack_timeout_ms: session.ack_timeout_ms,
-        attempts_max: session.attempts_max,
-        page_entries: session.page_entries,
-        page_bytes: session.page_bytes,
-        // Inbox, user inbox and broadcast beside the topics.
-        logs_max: u16::try_from(session.topics_max + 3).unwrap_or(u16::MAX),
-    }
 }
