@@ -30,6 +30,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print every section and key with its default, bounds and meaning (Markdown)
+    #[command(after_help = "Examples:\n  clarion config reference | less")]
     Reference,
 }
 

@@ -109,7 +109,7 @@ async fn show(
     deadline: Option<Instant>,
     output: Output,
 ) -> Result<u64, Failure> {
-    let mut shown = 0;
+    let (mut shown, mut connected) = (0, false);
     while count.is_none_or(|count| shown < count) {
         let event = match deadline {
             Some(deadline) => match timeout_at(deadline, events.next()).await {
@@ -125,9 +125,16 @@ async fn show(
                 shown += 1;
             }
             Some(Event::Closed(closed)) => return Err(ended(&closed)),
-            Some(event) => tell(&event, output),
+            Some(event) => {
+                connected |= matches!(event, Event::Opened(_));
+                tell(&event, output);
+            }
             None => break,
         }
+    }
+    if deadline.is_some() && count.is_none() && !connected {
+        return Err(Failure::new(Exit::Unreachable, "no session was opened in time")
+            .hint("is the node running, and is --terminals its listener for terminals?"));
     }
     Ok(shown)
 }

@@ -14,12 +14,20 @@ use crate::run;
 const RESTORED: &str = "\
 After a backup was put back, the store has forgotten what happened since the backup. This gives it
 a new lineage, so that every terminal that knows more is told of the gap instead of missing messages
-without a word. Run it once after each restore, before `clarion start`.";
+without a word. Run it once after each restore, before `clarion start`.
+
+Examples:
+  clarion store restored node.toml";
+
+const INIT: &str = "\
+Examples:
+  clarion check-config node.toml && clarion store init node.toml && clarion start node.toml";
 
 /// `clarion store`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make the data directory that the config names; it must not hold a store yet
+    #[command(after_help = INIT)]
     Init(File),
     /// Put a restored backup into service: gives it a new lineage
     #[command(after_help = RESTORED)]
