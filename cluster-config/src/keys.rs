@@ -90,7 +90,7 @@ config! {
         handshake_timeout_ms: u64 = 10_000, Range(100, 10 * MINUTE_MS);
         /// How long a link may have no session before it is closed.
         open_timeout_ms: u64 = 10_000, Range(100, 10 * MINUTE_MS);
-        /// Read buffer of a link; most of what an idle link costs.
+        /// Read buffer of a link, held while it is idle; it grows for larger frames.
         read_buffer_bytes: usize = 256, Range(128, MIB);
         /// How much is collected before it is written to the socket.
         write_buffer_bytes: usize = 4096, Range(0, MIB);

@@ -1,6 +1,6 @@
 //! The first message of a link. It carries a token and is by far the largest that most terminals
 //! ever send; the read buffer that the WebSocket layer grows for it would stay with the link for
-//! good (half of what an idle terminal costs). So it is read with one WebSocket stream, and the
+//! good. So it is read with one WebSocket stream, and the
 //! link gets a fresh one that begins with exactly the bytes behind it.
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
