@@ -1,0 +1,6 @@
+//! What makes nodes a cluster, below the actors: who is there ([`membership`]) and the links
+//! between them ([`peer`]). Knows nothing of logs or pushes.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod membership;
+pub mod peer;
