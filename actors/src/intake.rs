@@ -96,6 +96,13 @@ impl Intake {
         drop(std::mem::take(&mut state.pending));
     }
 
+    /// Whether an append to this log is in here.
+    pub(crate) fn holds(&self, log: &LogKey) -> bool {
+        let state = self.lock();
+        state.on_the_way.contains_key(log)
+            || state.pending.iter().any(|request| *request.entry.log == *log)
+    }
+
     /// Whether nothing is in here.
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.lock();
@@ -181,7 +188,7 @@ fn holds(batch: Option<&Vec<Request>>, log: &Arc<LogKey>) -> bool {
 pub(crate) struct Way {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) owner: OwnerHandle,
-    pub(crate) nodes: Nodes,
+    pub(crate) nodes: Arc<Nodes>,
     /// How long one attempt may take, in milliseconds.
     pub(crate) attempt_ms: u64,
 }

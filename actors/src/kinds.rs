@@ -18,6 +18,9 @@ pub enum Kind {
     Relay,
     /// Sweeper, cursor flusher and supervisor of some links.
     LinkShard,
+    /// The link to another node: a session of `clarion_cluster`, which supervises it and dials
+    /// again; here it only counts.
+    PeerLink,
 }
 
 /// When an actor of a kind is started again after a crash.
@@ -27,6 +30,8 @@ pub enum Restart {
     Always,
     /// With the next message for it: nobody waits for what it forgot.
     OnUse,
+    /// By who owns it elsewhere: links between nodes are dialled again with back-off.
+    Elsewhere,
 }
 
 /// What happens when a kind's budget is used up.
@@ -69,14 +74,21 @@ const fn row(
 
 impl Kind {
     /// Every kind, in stop order.
-    pub const ALL: [Self; 6] =
-        [Self::Lane, Self::LinkShard, Self::Relay, Self::Topic, Self::Product, Self::InboxShard];
+    pub const ALL: [Self; 7] = [
+        Self::Lane,
+        Self::LinkShard,
+        Self::Relay,
+        Self::Topic,
+        Self::Product,
+        Self::InboxShard,
+        Self::PeerLink,
+    ];
 
     /// Its row.
     #[must_use]
     pub const fn policy(self) -> Policy {
         use Escalation::{NodeUnhealthy, Quarantine};
-        use Restart::{Always, OnUse};
+        use Restart::{Always, Elsewhere, OnUse};
         match self {
             Self::Lane => row("lane", OnUse, 20, Quarantine, 0),
             Self::LinkShard => row("link_shard", Always, 20, NodeUnhealthy, 1),
@@ -84,6 +96,8 @@ impl Kind {
             Self::Topic => row("topic", Always, 20, Quarantine, 3),
             Self::Product => row("product", Always, 20, Quarantine, 4),
             Self::InboxShard => row("inbox_shard", Always, 20, NodeUnhealthy, 5),
+            // Last: appends of other nodes are answered until there is nobody to append.
+            Self::PeerLink => row("peer_link", Elsewhere, u32::MAX, Quarantine, 6),
         }
     }
 
@@ -105,9 +119,9 @@ pub struct Figures {
     pub crashed: AtomicU64,
 }
 
-static FIGURES: [Figures; 6] = [const {
+static FIGURES: [Figures; 7] = [const {
     Figures { live: AtomicU64::new(0), started: AtomicU64::new(0), crashed: AtomicU64::new(0) }
-}; 6];
+}; 7];
 
 impl Figures {
     pub(crate) fn on_start(&self, kind: Kind) {

@@ -23,6 +23,14 @@ pub(crate) struct LaneHandle {
 }
 
 impl LaneHandle {
+    /// Returns once it has taken a message from its mailbox.
+    pub(crate) async fn progress(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.slot.cast(LaneMessage::Progress { reply }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
     /// Asks for a place. `None`: the lane crashed, try again.
     pub(crate) async fn admit(&self) -> Option<Result<Permit, Refusal>> {
         let (reply, answer) = oneshot::channel();
@@ -50,9 +58,13 @@ pub(crate) enum LaneMessage {
     Admit { reply: oneshot::Sender<Result<u32, Refusal>> },
     /// A push is through.
     Release { incarnation: u32 },
+    /// Say that messages are handled.
+    Progress { reply: oneshot::Sender<()> },
     /// Stop if nothing happened for long.
     CheckIdle,
 }
+
+impl ractor::Message for LaneMessage {}
 
 /// What a lane is given.
 #[derive(Clone)]
@@ -105,6 +117,7 @@ impl Actor for Lane {
             LaneMessage::Release { incarnation } => {
                 state.admission.release(u64::from(incarnation), 1)
             }
+            LaneMessage::Progress { reply } => drop(reply.send(())),
             LaneMessage::CheckIdle => {
                 if state.is_idle() {
                     myself.stop(None);

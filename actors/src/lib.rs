@@ -5,6 +5,7 @@
 //! as its doors see it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod cluster;
 mod cursors;
 mod failure;
 #[allow(dead_code, reason = "empty without the feature")]
@@ -19,6 +20,7 @@ mod link_shard;
 mod members;
 mod nodes;
 mod owner;
+mod owners;
 mod product;
 mod products;
 pub mod push;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clarion_protocol::Code;
 use clarion_storage::Store;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
 
 use crate::cursors::CursorBuffer;
 use crate::link::inbox::{Item, LinkEvent, LinkInbox};
@@ -80,6 +81,14 @@ impl LinkShardHandle {
         let _ = self.slot.cast(LinkShardMessage::SessionCrashed);
     }
 
+    /// Returns once it has taken a message from its mailbox.
+    pub(crate) async fn progress(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.slot.cast(LinkShardMessage::Progress { reply }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
     fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<LinkInbox>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,7 +102,11 @@ pub(crate) enum LinkShardMessage {
     Flush,
     /// A session panicked.
     SessionCrashed,
+    /// Say that messages are handled.
+    Progress { reply: oneshot::Sender<()> },
 }
+
+impl ractor::Message for LinkShardMessage {}
 
 /// What a link shard is given.
 pub(crate) struct LinkShardArguments {
@@ -134,6 +147,7 @@ impl Actor for LinkShard {
                 // Beside the actor: a slow store must not stop the sweeping.
                 drop(task::spawn(async move { cursors.flush().await }));
             }
+            LinkShardMessage::Progress { reply } => drop(reply.send(())),
             LinkShardMessage::SessionCrashed => {
                 metrics::counter!("clarion_session_crashes_total").increment(1);
             }

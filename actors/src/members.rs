@@ -14,7 +14,7 @@ use clarion_storage::{
 use crate::failure::code_of;
 use crate::intake::NewEntry;
 use crate::link::inbox::SessionEvent;
-use crate::relay::Relays;
+use crate::products::Products;
 use crate::router::Router;
 
 /// How long a control entry waits for a terminal, in milliseconds: one that comes back later
@@ -27,7 +27,7 @@ const CONTROL_PATIENCE_MS: u64 = 5000;
 pub(crate) struct Members {
     store: Arc<dyn Store>,
     router: Arc<Router>,
-    relays: Arc<Relays>,
+    products: Arc<Products>,
     topics_max: u32,
     inbox_limits: LogLimits,
 }
@@ -36,11 +36,11 @@ impl Members {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         router: Arc<Router>,
-        relays: Arc<Relays>,
+        products: Arc<Products>,
         topics_max: u32,
         inbox_limits: LogLimits,
     ) -> Self {
-        Self { store, router, relays, topics_max, inbox_limits }
+        Self { store, router, products, topics_max, inbox_limits }
     }
 
     /// Puts terminals into a topic.
@@ -116,7 +116,12 @@ impl Members {
             first_attempt_ms: None,
             deadline_ms: now_ms + CONTROL_PATIENCE_MS,
         };
-        let appended = match self.router.append(&entry).await {
+        let known = self.products.get(product).await.ok().flatten();
+        let answer = match known {
+            Some(known) => self.router.append(&entry, &known.record.isolation_group).await,
+            None => None,
+        };
+        let appended = match answer {
             Some(answer) => answer.await.is_ok_and(|result| result.is_ok()),
             None => false,
         };
@@ -127,7 +132,8 @@ impl Members {
 
     /// Has the live session look at its record: it may or may not have changed.
     async fn reload(&self, product: &ProductId, terminal: &TerminalId) {
-        self.relays.notify(LogKey::terminal(product, terminal), SessionEvent::Reload).await;
+        let log = LogKey::terminal(product, terminal);
+        self.router.nodes.notify(log, SessionEvent::Reload).await;
     }
 }
 

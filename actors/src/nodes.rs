@@ -1,28 +1,48 @@
-//! The nodes an owner speaks to, by number. A cluster puts peer links behind [`Nodes`]; one node
-//! has just its own relays.
+//! The nodes an owner speaks to, by number: its own relays, and those of nodes behind a link.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
+use clarion_core::placement::{self, Slot};
 use clarion_core::{Batch, LogKey};
 use clarion_protocol::Offset;
+use clarion_storage::Store;
 
+use crate::cluster::asking::Asking;
+use crate::cluster::codec;
+use crate::cluster::ownership::Ownership;
+use crate::cluster::peers::{Linked, LinkedPeers};
+use crate::cluster::port::Refused;
+use crate::cluster::wire::{PeerMessage, Question};
 use crate::link::inbox::SessionEvent;
+use crate::owner::head_read;
 use crate::relay::Relays;
+use crate::task;
 
-/// The number of a node incarnation (node and boot) within one process. 0 is the node itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The number of a node within one process: of one session of the link to it. 0 is the node itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct NodeNumber(pub(crate) u8);
 
 /// The node itself.
 pub(crate) const THIS_NODE: NodeNumber = NodeNumber(0);
+/// Numbers there are.
+pub(crate) const NODES_MAX: usize = 128;
 
-/// A set of nodes; at most 64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NodeSet(u64);
+/// Logs whose heads one read asks for.
+const HEADS_MAX: usize = 256;
+/// Payload bytes in one hint; a batch with more goes in several.
+const HINT_BYTES_MAX: usize = 48 * 1024;
+/// An entry with more is not sent in a hint: its reader fetches it from the store.
+const HINT_ENTRY_BYTES_MAX: usize = 512 * 1024;
+
+/// A set of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct NodeSet(u128);
 
 impl NodeSet {
     pub(crate) const NONE: Self = Self(0);
-    pub(crate) const ALL: Self = Self(u64::MAX);
+    pub(crate) const ALL: Self = Self(u128::MAX);
 
     pub(crate) fn insert(&mut self, node: NodeNumber) {
         self.0 |= 1 << node.0;
@@ -32,38 +52,264 @@ impl NodeSet {
         self.0 &= !(1 << node.0);
     }
 
-    /// These nodes and all that are not in `complete`.
-    pub(crate) fn or_not_in(self, complete: Self) -> Self {
-        Self(self.0 | !complete.0)
+    pub(crate) const fn contains(self, node: NodeNumber) -> bool {
+        self.0 & (1 << node.0) != 0
     }
 
-    fn contains(self, node: NodeNumber) -> bool {
-        self.0 & (1 << node.0) != 0
+    /// Those of this set that are not in the other.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = NodeNumber> {
+        (0..NODES_MAX as u8).map(NodeNumber).filter(move |node| self.contains(*node))
     }
 }
 
 /// The way to the relays of every node.
-#[derive(Clone)]
 pub(crate) struct Nodes {
     pub(crate) local: Arc<Relays>,
+    pub(crate) peers: Arc<LinkedPeers>,
+    pub(crate) ownership: Arc<Ownership>,
+    pub(crate) asking: Arc<Asking>,
+    pub(crate) store: Arc<dyn Store>,
+    unconfirmed: Mutex<Unconfirmed>,
+}
+
+/// Interest whose confirmation waits for a read of the store. At most the logs that are read, each
+/// with the nodes that read it.
+#[derive(Default)]
+struct Unconfirmed {
+    logs: HashMap<Arc<LogKey>, NodeSet>,
+    running: bool,
 }
 
 impl Nodes {
-    /// Hints `nodes` that the log of `batch` grew.
-    pub(crate) fn hint(&self, nodes: NodeSet, batch: &Arc<Batch>, ephemeral: bool) {
-        if nodes.contains(THIS_NODE) {
-            self.local.hint(Arc::clone(batch), ephemeral);
+    pub(crate) fn new(
+        local: Arc<Relays>,
+        peers: Arc<LinkedPeers>,
+        ownership: Arc<Ownership>,
+        asking: Arc<Asking>,
+        store: Arc<dyn Store>,
+    ) -> Arc<Self> {
+        Arc::new(Self { local, peers, ownership, asking, store, unconfirmed: Mutex::default() })
+    }
+
+    /// Hints the nodes in `interested` that the log of `batch` grew, and all that have not told
+    /// everything they read of its slot.
+    pub(crate) fn hint(&self, interested: NodeSet, batch: &Arc<Batch>, ephemeral: bool) {
+        let slot = placement::slot_of(&batch.log);
+        let readers = self.peers.readers();
+        let others = readers.without(self.ownership.complete(slot)).without(interested);
+        if interested.contains(THIS_NODE) || others.contains(THIS_NODE) {
+            let listed = interested.contains(THIS_NODE).then_some(THIS_NODE);
+            self.local.hint(Arc::clone(batch), ephemeral, listed);
+        }
+        self.hint_peers(slot, interested, batch, ephemeral, true);
+        self.hint_peers(slot, others, batch, ephemeral, false);
+        if !ephemeral {
+            self.tell_owner(slot, batch);
+        }
+    }
+
+    fn hint_peers(
+        &self,
+        slot: Slot,
+        nodes: NodeSet,
+        batch: &Arc<Batch>,
+        ephemeral: bool,
+        listed: bool,
+    ) {
+        let mut peers = nodes.iter().filter_map(|node| self.peers.get(node)).peekable();
+        if peers.peek().is_none() {
+            return;
+        }
+        let peers: Vec<Arc<Linked>> = peers.collect();
+        let now_ms = self.store.time_ms();
+        for message in hints_of(batch, ephemeral, listed) {
+            // Encoded once for each version that is spoken, not once for each peer.
+            let mut encoded: Vec<(u16, bytes::Bytes)> = Vec::with_capacity(1);
+            for peer in &peers {
+                let wire = peer.port.wire();
+                let known = encoded.iter().find(|(version, _)| *version == wire);
+                let bytes = match known {
+                    Some((_, bytes)) => bytes.clone(),
+                    None => {
+                        let bytes = codec::encode(&message, wire, now_ms);
+                        encoded.push((wire, bytes.clone()));
+                        bytes
+                    }
+                };
+                if peer.send_bytes(message.lane(), bytes).is_err() && !ephemeral {
+                    peer.note_untold(slot);
+                }
+            }
+        }
+    }
+
+    /// This node served for an owner that it, or a push node, could not reach: the owner must not
+    /// take what it remembers of the log for all there is.
+    fn tell_owner(&self, slot: Slot, batch: &Batch) {
+        let Some(owner) = self.ownership.target(slot).filter(|owner| *owner != THIS_NODE) else {
+            return;
+        };
+        if let (Some(owner), Some(last)) = (self.peers.get(owner), batch.entries.last()) {
+            let heads = vec![(Arc::clone(&batch.log), last.offset)];
+            let _ = owner.send(&PeerMessage::Grew { heads });
+        }
+    }
+
+    /// Tells `nodes` how far a log goes, without its entries.
+    pub(crate) fn heads(&self, nodes: NodeSet, heads: &[(Arc<LogKey>, Offset)]) {
+        for node in nodes.iter() {
+            if node == THIS_NODE {
+                self.local.heads(heads.to_vec());
+            } else if let Some(peer) = self.peers.get(node) {
+                for heads in heads.chunks(HEADS_MAX) {
+                    if peer.send(&PeerMessage::Heads { heads: heads.to_vec() }).is_err() {
+                        heads.iter().for_each(|(log, _)| peer.note_untold(placement::slot_of(log)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells `nodes` that a newer session of the terminal of this inbox is there (I7).
+    pub(crate) fn superseded(&self, nodes: NodeSet, log: &Arc<LogKey>, generation: u64) {
+        for node in nodes.iter() {
+            if node == THIS_NODE {
+                self.local.superseded(Arc::clone(log), generation);
+            } else if let Some(peer) = self.peers.get(node) {
+                let log = Arc::clone(log);
+                let _ = peer.send(&PeerMessage::Superseded { log, generation });
+            }
         }
     }
 
     /// Has the sessions of an inbox write down what they have read; answers whether there is one.
     pub(crate) async fn flush_cursors(&self, log: Arc<LogKey>) -> bool {
-        self.local.notify(log, SessionEvent::FlushCursors).await
+        self.notify(log, SessionEvent::FlushCursors).await
+    }
+
+    /// Leaves `event` for the session of an inbox, wherever it is; answers whether there is one.
+    pub(crate) async fn notify(&self, log: Arc<LogKey>, event: SessionEvent) -> bool {
+        if self.local.notify(Arc::clone(&log), event).await {
+            return true;
+        }
+        let question = match event {
+            SessionEvent::FlushCursors => Question::FlushCursors(log),
+            SessionEvent::Kicked => Question::Kick(log),
+            SessionEvent::Reload => Question::Reload(log),
+            SessionEvent::NewerGeneration(_) | SessionEvent::Stale | SessionEvent::AboveHead => {
+                return false;
+            }
+        };
+        self.asking.any(&self.peers, &question).await
+    }
+
+    /// Which of these inboxes have a live session, wherever it is.
+    pub(crate) async fn online(&self, logs: Vec<Arc<LogKey>>) -> Vec<bool> {
+        let (mut here, there) =
+            tokio::join!(self.local.online(logs.clone()), self.asking.each(&self.peers, logs),);
+        for there in there {
+            here.iter_mut().zip(there).for_each(|(here, there)| *here |= there);
+        }
+        here
     }
 
     /// Tells `node` that its interest in `log` is registered (I4).
     pub(crate) fn confirm(&self, node: NodeNumber, log: Arc<LogKey>, head: Offset) {
-        debug_assert_eq!(node, THIS_NODE, "there are no peers");
-        self.local.confirm(log, head);
+        if node == THIS_NODE {
+            return self.local.confirm(log, head, Some(THIS_NODE));
+        }
+        let Some(peer) = self.peers.get(node) else { return };
+        let slot = placement::slot_of(&log);
+        if peer.send(&PeerMessage::Confirm { heads: vec![(log, head)] }) == Err(Refused::Full) {
+            peer.note_untold(slot);
+        }
     }
+
+    /// The same as soon as the store has said how far the log goes.
+    pub(crate) fn confirm_from_store(self: &Arc<Self>, node: NodeNumber, log: Arc<LogKey>) {
+        let mut unconfirmed = self.unconfirmed();
+        unconfirmed.logs.entry(log).or_default().insert(node);
+        if !std::mem::replace(&mut unconfirmed.running, true) {
+            task::spawn(confirm_all(Arc::downgrade(self)));
+        }
+    }
+
+    /// Some of them; `None` if there are none left, and then whoever adds one starts again.
+    fn take_unconfirmed(&self) -> Option<Vec<(Arc<LogKey>, NodeSet)>> {
+        let mut unconfirmed = self.unconfirmed();
+        let some: Vec<_> = unconfirmed.logs.keys().take(HEADS_MAX).cloned().collect();
+        if some.is_empty() {
+            *unconfirmed = Unconfirmed::default();
+            return None;
+        }
+        Some(some.into_iter().filter_map(|log| unconfirmed.logs.remove_entry(&log)).collect())
+    }
+
+    fn unconfirmed(&self) -> MutexGuard<'_, Unconfirmed> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads heads and confirms with them until nothing is left; while the store is away it goes on
+/// asking, ever more slowly.
+async fn confirm_all(nodes: Weak<Nodes>) {
+    let mut pause_ms = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        let Some(nodes) = nodes.upgrade() else { return };
+        let Some(asked) = nodes.take_unconfirmed() else { return };
+        let reads = asked.iter().map(|(log, _)| head_read(Arc::clone(log))).collect();
+        let pages = nodes.store.read(reads).await;
+        let mut failed = Vec::new();
+        for ((log, of), page) in asked.into_iter().zip(pages) {
+            match page {
+                Ok(page) => {
+                    of.iter().for_each(|node| nodes.confirm(node, Arc::clone(&log), page.head));
+                }
+                Err(_) => failed.push((log, of)),
+            }
+        }
+        pause_ms = if failed.is_empty() { 0 } else { (pause_ms * 2).clamp(100, 2000) };
+        let mut unconfirmed = nodes.unconfirmed();
+        for (log, of) in failed {
+            let known = unconfirmed.logs.entry(log).or_default();
+            of.iter().for_each(|node| known.insert(node));
+        }
+    }
+}
+
+/// A batch as the messages that carry it: each of bounded size, each of entries that follow one
+/// another.
+fn hints_of(batch: &Arc<Batch>, ephemeral: bool, listed: bool) -> Vec<PeerMessage> {
+    let bytes: usize = batch.entries.iter().map(|entry| entry.body.len()).sum();
+    if bytes <= HINT_BYTES_MAX {
+        return vec![PeerMessage::Hint { batch: Arc::clone(batch), ephemeral, listed }];
+    }
+    let (mut messages, mut part, mut part_bytes) = (Vec::new(), Vec::new(), 0);
+    let part_of = |entries: Vec<_>| {
+        let batch = Batch::new(Arc::clone(&batch.log), batch.epoch, entries);
+        PeerMessage::Hint { batch: Arc::new(batch), ephemeral, listed }
+    };
+    for entry in &batch.entries {
+        let len = entry.body.len();
+        if !part.is_empty() && part_bytes + len > HINT_BYTES_MAX {
+            messages.push(part_of(std::mem::take(&mut part)));
+            part_bytes = 0;
+        }
+        if len > HINT_ENTRY_BYTES_MAX {
+            let heads = vec![(Arc::clone(&batch.log), entry.offset)];
+            messages.push(PeerMessage::Heads { heads });
+        } else {
+            part.push(Arc::clone(entry));
+            part_bytes += len;
+        }
+    }
+    if !part.is_empty() {
+        messages.push(part_of(part));
+    }
+    messages
 }

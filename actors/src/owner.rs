@@ -3,22 +3,24 @@
 //! `InboxShard` are actors around one [`OwnedLogs`].
 //!
 //! Nothing durable is here. Appends are in the [`Intake`], which a crash leaves as it is; interest
-//! comes back because the relays announce themselves to the new incarnation, and with the heads
-//! of their logs they learn what they were not told (I12).
+//! comes back because the relays of every node announce it to the new incarnation, and with the
+//! heads of their logs they learn what they were not told (I12).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clarion_core::placement::{self, SlotSet};
 use clarion_core::{Batch, LogKey};
 use clarion_protocol::Offset;
 use clarion_storage::{Read, Store};
 use ractor::ActorRef;
+use tokio::sync::oneshot;
 
+use crate::fault;
 use crate::intake::{Answer, Intake, NewEntry, Way};
 use crate::nodes::{NodeNumber, NodeSet, Nodes};
 use crate::supervisor::Slot;
-use crate::{fault, task};
 
 /// Logs an owner remembers the head of without asking the store; two generations of this many.
 const RECENT_HEADS_MAX: usize = 1024;
@@ -68,10 +70,9 @@ impl OwnerHandle {
         self.slot.cast(OwnerMessage::Ephemeral { batch })
     }
 
-    /// A node has sessions that read `log`; answered with its head (I4). `since_ms`: the head that
-    /// the node knows was read at that time.
-    pub(crate) fn interest(&self, log: Arc<LogKey>, node: NodeNumber, since_ms: u64) {
-        let _ = self.slot.cast(OwnerMessage::Interest { log, node, since_ms });
+    /// A node has sessions that read `log`; answered with its head (I4).
+    pub(crate) fn interest(&self, log: Arc<LogKey>, of: Interest) {
+        let _ = self.slot.cast(OwnerMessage::Interest { log, of });
     }
 
     /// A node has none any more.
@@ -79,10 +80,38 @@ impl OwnerHandle {
         let _ = self.slot.cast(OwnerMessage::NoInterest { log, node });
     }
 
-    /// A node has announced all its interest to this incarnation (I12).
-    pub(crate) fn interest_complete(&self, node: NodeNumber) {
-        let _ = self.slot.cast(OwnerMessage::InterestComplete { node });
+    /// The link to a node ended: what it read is forgotten.
+    pub(crate) fn node_gone(&self, node: NodeNumber) {
+        let _ = self.slot.cast(OwnerMessage::NodeGone { node });
     }
+
+    /// A node tells its interest in these slots to another owner from now on.
+    pub(crate) fn node_left(&self, node: NodeNumber, slots: Arc<SlotSet>) {
+        let _ = self.slot.cast(OwnerMessage::NodeLeft { node, slots });
+    }
+
+    /// Returns once it has taken a message from its mailbox.
+    pub(crate) async fn progress(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.slot.cast(OwnerMessage::Progress { reply }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Another node appended to this log.
+    pub(crate) fn grew(&self, log: Arc<LogKey>, head: Offset) {
+        let _ = self.slot.cast(OwnerMessage::Grew { log, head });
+    }
+}
+
+/// What a node says of a log that it reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interest {
+    pub(crate) node: NodeNumber,
+    /// The head that the node knows was read at that time, Unix milliseconds of the store.
+    pub(crate) since_ms: u64,
+    /// Above 0 with a terminal's own inbox: ends older sessions, wherever they are (I7).
+    pub(crate) generation: u64,
 }
 
 /// What an owner receives.
@@ -94,34 +123,40 @@ pub(crate) enum OwnerMessage {
     /// Pass on an entry with ttl 0.
     Ephemeral { batch: Arc<Batch> },
     /// A node reads a log.
-    Interest { log: Arc<LogKey>, node: NodeNumber, since_ms: u64 },
+    Interest { log: Arc<LogKey>, of: Interest },
     /// A node reads it no more.
     NoInterest { log: Arc<LogKey>, node: NodeNumber },
-    /// A node has announced everything.
-    InterestComplete { node: NodeNumber },
+    /// The link to a node ended.
+    NodeGone { node: NodeNumber },
+    /// A node tells another owner from now on.
+    NodeLeft { node: NodeNumber, slots: Arc<SlotSet> },
+    /// Another node appended.
+    Grew { log: Arc<LogKey>, head: Offset },
+    /// Say that messages are handled.
+    Progress { reply: oneshot::Sender<()> },
     /// Stop if nothing happened for long (virtual actors).
     CheckIdle,
 }
+
+impl ractor::Message for OwnerMessage {}
 
 /// What an owner is given.
 #[derive(Clone)]
 pub(crate) struct OwnerArguments {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) nodes: Nodes,
+    pub(crate) nodes: Arc<Nodes>,
     /// How long one attempt may take, in milliseconds.
     pub(crate) attempt_ms: u64,
     /// Stop after this long without work or interest; 0: never.
     pub(crate) idle_stop_ms: u64,
     pub(crate) handle: OwnerHandle,
-    pub(crate) incarnation: u32,
 }
 
 /// The logs of one owner.
 pub(crate) struct OwnedLogs {
     arguments: OwnerArguments,
+    /// Which nodes read a log. Those that have not told everything get every hint (I12).
     interest: HashMap<Arc<LogKey>, NodeSet>,
-    /// Nodes whose interest is complete; all others get every hint (I12).
-    complete: NodeSet,
     heads: RecentHeads,
     last_used_ms: u64,
 }
@@ -133,14 +168,9 @@ impl OwnedLogs {
             let pause = Duration::from_millis(arguments.idle_stop_ms);
             drop(myself.send_interval(pause, || OwnerMessage::CheckIdle));
         }
-        // A shard's first incarnation starts before any node has interest in it. A virtual owner
-        // may have stopped and been forgotten: it does not know.
-        let known = arguments.incarnation == 1 && arguments.idle_stop_ms == 0;
-        let complete = if known { NodeSet::ALL } else { NodeSet::NONE };
         Self {
             arguments,
             interest: HashMap::new(),
-            complete,
             heads: RecentHeads::new(now_ms),
             last_used_ms: now_ms,
         }
@@ -152,9 +182,12 @@ impl OwnedLogs {
             OwnerMessage::Flush => self.flush(),
             OwnerMessage::Stored { batches } => self.stored(&batches),
             OwnerMessage::Ephemeral { batch } => self.hint(&batch, true),
-            OwnerMessage::Interest { log, node, since_ms } => self.interested(log, node, since_ms),
+            OwnerMessage::Interest { log, of } => self.interested(log, of),
             OwnerMessage::NoInterest { log, node } => self.not_interested(&log, node),
-            OwnerMessage::InterestComplete { node } => self.complete.insert(node),
+            OwnerMessage::NodeGone { node } => self.forget_node(node, |_| true),
+            OwnerMessage::NodeLeft { node, slots } => self.hand_over(node, &slots),
+            OwnerMessage::Grew { log, head } => self.grew(log, head),
+            OwnerMessage::Progress { reply } => drop(reply.send(())),
             OwnerMessage::CheckIdle => return !self.is_idle(),
         }
         true
@@ -165,7 +198,7 @@ impl OwnedLogs {
         let way = Way {
             store: Arc::clone(&self.arguments.store),
             owner: self.arguments.handle.clone(),
-            nodes: self.arguments.nodes.clone(),
+            nodes: Arc::clone(&self.arguments.nodes),
             attempt_ms: self.arguments.attempt_ms,
         };
         self.arguments.handle.intake.flush(&way);
@@ -185,20 +218,55 @@ impl OwnedLogs {
             return;
         }
         let interested = self.interest.get(&batch.log).copied().unwrap_or(NodeSet::NONE);
-        self.arguments.nodes.hint(interested.or_not_in(self.complete), batch, ephemeral);
+        self.arguments.nodes.hint(interested, batch, ephemeral);
     }
 
-    fn interested(&mut self, log: Arc<LogKey>, node: NodeNumber, since_ms: u64) {
+    fn interested(&mut self, log: Arc<LogKey>, of: Interest) {
         self.last_used_ms = self.arguments.store.time_ms();
-        self.interest.entry(Arc::clone(&log)).or_insert(NodeSet::NONE).insert(node);
-        let nodes = self.arguments.nodes.clone();
-        match self.heads.since(&log, since_ms) {
-            Some(head) => nodes.confirm(node, log, head),
-            None => {
-                let store = Arc::clone(&self.arguments.store);
-                task::spawn(confirm_from_store(store, nodes, node, log));
-            }
+        let known = self.interest.entry(Arc::clone(&log)).or_default();
+        known.insert(of.node);
+        let (known, nodes) = (*known, &self.arguments.nodes);
+        let slot = placement::slot_of(&log);
+        if of.generation > 0 {
+            let mut others = nodes.peers.readers().without(nodes.ownership.complete(slot));
+            known.iter().for_each(|node| others.insert(node));
+            others.remove(of.node);
+            nodes.superseded(others, &log, of.generation);
         }
+        match self.heads.since(&log, of.since_ms, nodes.ownership.all_known_since_ms(slot)) {
+            Some(head) => nodes.confirm(of.node, log, head),
+            None => nodes.confirm_from_store(of.node, log),
+        }
+    }
+
+    /// Another node served in place of this one: whoever reads the log is told how far it goes.
+    fn grew(&mut self, log: Arc<LogKey>, head: Offset) {
+        self.heads.note(&log, head, self.arguments.store.time_ms());
+        if let Some(nodes) = self.interest.get(&log).copied()
+            && !fault::hints_off()
+        {
+            self.arguments.nodes.heads(nodes, &[(log, head)]);
+        }
+    }
+
+    /// What was appended to these slots lately, for a node that tells another owner from now on:
+    /// hints to it may have been dropped, and nobody would say so.
+    fn hand_over(&mut self, node: NodeNumber, slots: &SlotSet) {
+        self.forget_node(node, |log| slots.contains(placement::slot_of(log)));
+        let heads: Vec<_> = self.heads.of(|log| slots.contains(placement::slot_of(log)));
+        let mut to = NodeSet::NONE;
+        to.insert(node);
+        self.arguments.nodes.heads(to, &heads);
+    }
+
+    fn forget_node(&mut self, node: NodeNumber, of: impl Fn(&LogKey) -> bool) {
+        self.interest.retain(|log, nodes| {
+            if of(log) {
+                nodes.remove(node);
+            }
+            *nodes != NodeSet::NONE
+        });
+        self.interest.shrink_to_fit();
     }
 
     fn not_interested(&mut self, log: &Arc<LogKey>, node: NodeNumber) {
@@ -221,23 +289,6 @@ impl OwnedLogs {
     }
 }
 
-/// Reads the head of a log and confirms a node's interest with it.
-async fn confirm_from_store(
-    store: Arc<dyn Store>,
-    nodes: Nodes,
-    node: NodeNumber,
-    log: Arc<LogKey>,
-) {
-    // A few tries, so that a blink of the store does not leave it to the slow head check.
-    for pause_ms in [0, 100, 400, 1600, 6400] {
-        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-        if let Some(head) = head_of(&*store, &log).await {
-            nodes.confirm(node, log, head);
-            return;
-        }
-    }
-}
-
 /// The durable head of a log.
 pub(crate) async fn head_of(store: &dyn Store, log: &Arc<LogKey>) -> Option<Offset> {
     let read = head_read(Arc::clone(log));
@@ -254,10 +305,16 @@ pub(crate) fn head_read(log: Arc<LogKey>) -> Read {
 /// the store. Two generations, each bounded; `covered_since_ms` says from when on an absent log
 /// is known to have had no append.
 struct RecentHeads {
-    young: HashMap<Arc<LogKey>, Offset>,
-    old: HashMap<Arc<LogKey>, Offset>,
+    young: HashMap<Arc<LogKey>, Recent>,
+    old: HashMap<Arc<LogKey>, Recent>,
     young_since_ms: u64,
     covered_since_ms: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Recent {
+    head: Offset,
+    noted_ms: u64,
 }
 
 impl RecentHeads {
@@ -276,17 +333,22 @@ impl RecentHeads {
             self.covered_since_ms = self.young_since_ms;
             self.young_since_ms = now_ms;
         }
-        let known = self.young.entry(Arc::clone(log)).or_default();
-        *known = head.max(*known);
+        let known = self.young.entry(Arc::clone(log)).or_insert(Recent { head, noted_ms: now_ms });
+        *known = Recent { head: head.max(known.head), noted_ms: now_ms };
     }
 
     /// The head, if nothing can have been appended unseen since `since_ms`: a known one, or zero
-    /// when there was no append since then.
-    fn since(&self, log: &Arc<LogKey>, since_ms: u64) -> Option<Offset> {
-        if let Some(head) = self.young.get(log).or_else(|| self.old.get(log)) {
-            return Some(*head);
+    /// when there was no append since then. Before `all_known_since_ms` others may have appended.
+    fn since(&self, log: &LogKey, since_ms: u64, all_known_since_ms: u64) -> Option<Offset> {
+        if let Some(recent) = self.young.get(log).or_else(|| self.old.get(log)) {
+            return (recent.noted_ms >= all_known_since_ms).then_some(recent.head);
         }
-        (since_ms > self.covered_since_ms).then_some(Offset::ZERO)
+        (since_ms > self.covered_since_ms.max(all_known_since_ms)).then_some(Offset::ZERO)
+    }
+
+    fn of(&self, which: impl Fn(&LogKey) -> bool) -> Vec<(Arc<LogKey>, Offset)> {
+        let all = self.old.iter().chain(&self.young).filter(|(log, _)| which(log));
+        all.map(|(log, recent)| (Arc::clone(log), recent.head)).collect()
     }
 }
 
@@ -303,14 +365,26 @@ mod tests {
     #[test]
     fn an_absent_head_is_zero_only_while_the_whole_time_is_covered() {
         let mut heads = RecentHeads::new(100);
-        assert_eq!(heads.since(&inbox(0), 100), None, "before this incarnation");
-        assert_eq!(heads.since(&inbox(0), 101), Some(Offset::ZERO));
+        assert_eq!(heads.since(&inbox(0), 100, 0), None, "before this incarnation");
+        assert_eq!(heads.since(&inbox(0), 101, 0), Some(Offset::ZERO));
         heads.note(&inbox(0), Offset(7), 150);
-        assert_eq!(heads.since(&inbox(0), 10), Some(Offset(7)));
+        assert_eq!(heads.since(&inbox(0), 10, 0), Some(Offset(7)));
         for number in 1..=2 * RECENT_HEADS_MAX {
             heads.note(&inbox(number), Offset(1), 200);
         }
-        assert_eq!(heads.since(&inbox(0), 150), None, "its generation is gone");
+        assert_eq!(heads.since(&inbox(0), 150, 0), None, "its generation is gone");
         assert!(heads.young.len() + heads.old.len() <= 2 * RECENT_HEADS_MAX);
+    }
+
+    #[test]
+    fn a_head_from_before_the_slot_was_owned_is_not_all_there_was() {
+        let mut heads = RecentHeads::new(100);
+        heads.note(&inbox(0), Offset(7), 150);
+        assert_eq!(heads.since(&inbox(0), 140, 151), None, "another owner may have gone on");
+        assert_eq!(heads.since(&inbox(1), 140, 151), None);
+        assert_eq!(heads.since(&inbox(1), 152, 151), Some(Offset::ZERO));
+        assert_eq!(heads.since(&inbox(1), 152, u64::MAX), None, "one that cannot be heard");
+        heads.note(&inbox(0), Offset(9), 160);
+        assert_eq!(heads.since(&inbox(0), 140, 151), Some(Offset(9)));
     }
 }

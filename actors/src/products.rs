@@ -20,7 +20,7 @@ const FRESH_MS: u64 = 30_000;
 pub(crate) struct KnownProduct {
     pub(crate) record: Arc<ProductRecord>,
     pub(crate) token_keys: TokenKeys,
-    read_at_ms: u64,
+    read_at_ms: AtomicU64,
 }
 
 /// The cache. Bounded by the products there are: unknown names are never kept.
@@ -51,7 +51,7 @@ impl Products {
     ) -> Result<Option<Arc<KnownProduct>>, Failure> {
         let cached = self.cached(product);
         if let Some(known) = &cached
-            && self.store.time_ms() < known.read_at_ms + FRESH_MS
+            && self.store.time_ms() < known.read_at_ms.load(Ordering::Acquire) + FRESH_MS
         {
             return Ok(cached);
         }
@@ -92,6 +92,21 @@ impl Products {
         Ok(result)
     }
 
+    /// Another node changed a record: it is read again when it is asked for; while the store is
+    /// away the former one counts.
+    pub(crate) fn forget(&self, product: &ProductId) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        if let Some(known) = self.cached(product) {
+            known.read_at_ms.store(0, Ordering::Release);
+        }
+    }
+
+    /// Other nodes may have changed any.
+    pub(crate) fn all_stale(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.write().values().for_each(|known| known.read_at_ms.store(0, Ordering::Release));
+    }
+
     fn cached(&self, product: &ProductId) -> Option<Arc<KnownProduct>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(product).cloned()
     }
@@ -99,7 +114,7 @@ impl Products {
     fn learn(&self, record: ProductRecord, changes: u64) -> Arc<KnownProduct> {
         let known = Arc::new(KnownProduct {
             token_keys: TokenKeys::of(&record),
-            read_at_ms: self.store.time_ms(),
+            read_at_ms: AtomicU64::new(self.store.time_ms()),
             record: Arc::new(record),
         });
         let mut products = self.write();

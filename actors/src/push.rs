@@ -171,6 +171,17 @@ impl Pushes {
         Err(Failure::new(Code::Overloaded).retry_after_ms(1000))
     }
 
+    /// Returns once every lane in use has taken a message from its mailbox.
+    pub(crate) async fn progress(&self) {
+        let lanes: Vec<LaneHandle> = {
+            let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+            lanes.values().map(|(lane, ..)| lane.clone()).collect()
+        };
+        for lane in lanes {
+            lane.progress().await;
+        }
+    }
+
     fn lane(&self, product: &Arc<ProductRecord>, mode: Mode) -> (LaneHandle, Arc<dyn Child>) {
         let key = (product.product.clone(), mode);
         let quota = product.pushes_per_s_max;
@@ -274,7 +285,7 @@ impl Pushes {
                 continue;
             }
             let entry = self.entry(product, &target, push, started, deadline_ms);
-            let answer = self.router.append(&entry).await;
+            let answer = self.router.append(&entry, &product.isolation_group).await;
             waiting.push((target, Some((entry, answer)), None));
         }
         drop(turn);
@@ -283,7 +294,8 @@ impl Pushes {
             outcomes.push(match (sent, done) {
                 (_, Some(done)) => done,
                 (Some((entry, answer)), None) => {
-                    outcome(target, self.settle(entry, answer, first_ms).await)
+                    let group = &product.isolation_group;
+                    outcome(target, self.settle(entry, group, answer, first_ms).await)
                 }
                 (None, None) => outcome(target, Err(StoreError::Unknown("not sent".into()))),
             });
@@ -300,6 +312,7 @@ impl Pushes {
     async fn settle(
         &self,
         mut entry: NewEntry,
+        group: &Arc<str>,
         mut answer: Option<Answer>,
         first_ms: u64,
     ) -> StoreResult<Appended> {
@@ -316,7 +329,7 @@ impl Pushes {
             // I2: it should not have been tried, but nothing is lost by looking for it.
             entry.first_attempt_ms.get_or_insert(first_ms);
             tokio::time::sleep(LOST_APPEND_PAUSE).await;
-            answer = self.router.append(&entry).await;
+            answer = self.router.append(&entry, group).await;
         }
     }
 
@@ -375,10 +388,7 @@ impl Pushes {
                 push.body.clone(),
             );
             let batch = Batch::new(Arc::clone(&log), self.store.epoch(), vec![Arc::new(entry)]);
-            let sent = match self.router.owner(&log).await {
-                Some(owner) => owner.ephemeral(Arc::new(batch)),
-                None => Err(()),
-            };
+            let sent = self.router.ephemeral(Arc::new(batch), &product.isolation_group).await;
             let error = sent.err().map(|()| target_error(Code::Overloaded));
             outcomes.push(TargetOutcome { target, position: None, error });
         }

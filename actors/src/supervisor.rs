@@ -178,6 +178,8 @@ enum SupervisorMessage {
     StopAll { reply: oneshot::Sender<()> },
 }
 
+impl ractor::Message for SupervisorMessage {}
+
 struct Supervisor;
 
 struct SupervisorState {
@@ -320,7 +322,7 @@ impl SupervisorState {
     /// budget allows it again.
     fn start_later(&mut self, myself: &ActorRef<SupervisorMessage>, child: &Arc<dyn Child>) {
         let policy = child.kind().policy();
-        if policy.restart == Restart::OnUse {
+        if policy.restart != Restart::Always {
             return;
         }
         let crashes = self.crashes.get(&key(child)).map_or(0, VecDeque::len) as u32;

@@ -12,7 +12,7 @@ use clarion_protocol::{LogName, MessageId, Offset};
 use crate::history::{Client, Ending, Event, Name, Record};
 use facts::{Facts, LogKey, Push, Stored};
 
-pub use facts::{Owed, missing};
+pub use facts::{Owed, counts_may_be_lost, missing};
 
 /// An acknowledgement this old is in the store: a node writes it down within about a second.
 const SAVED_WITHIN_MS: u64 = 15_000;
@@ -144,7 +144,7 @@ impl Judge {
             if push.ids.len() > 1 {
                 self.say(Rule::StoredTwice, format!("{key} is {:?}", push.ids));
             }
-            if push.accepted() {
+            if push.accepted() && !facts.may_lack_counts(push) {
                 self.counts(key, push, facts);
             }
         }
@@ -245,7 +245,7 @@ impl Judge {
                     let past = terminals.entry(who).or_default();
                     past.closed = (*how == Ending::Closed).then_some(kills);
                 }
-                Event::Killed { n } => kills = *n,
+                Event::Killed { n } | Event::Fault { n, .. } => kills = *n,
                 Event::Trouble { who, what } => self.say(Rule::Trouble, format!("{who}: {what}")),
                 _ => {}
             }

@@ -26,3 +26,9 @@ impl Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<clarion_launch::LaunchError> for Failure {
+    fn from(error: clarion_launch::LaunchError) -> Self {
+        Self(error.to_string())
+    }
+}

@@ -187,6 +187,13 @@ pub enum Event {
         /// The how manieth time.
         n: u32,
     },
+    /// Something was broken on purpose: a node, a Redis server, a link between them.
+    Fault {
+        /// The how manieth time.
+        n: u32,
+        /// What.
+        what: String,
+    },
     /// The node said it is ready.
     Ready {
         /// The how manieth start, from 0.

@@ -5,22 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clarion_sdk::Backend;
 use fastrand::Rng;
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::check::{self, Violation};
-use crate::history::{Event, History, Name};
+use crate::history::{Event, History};
 use crate::node_process::NodeProcess;
+use crate::settle::{self, DEADLINE};
 use crate::summary::Summary;
 use crate::workload::{Size, Workload};
 use crate::{Failure, binary};
 
-/// How long anything that is waited for may take.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// The pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The file of the history, in the directory of the run.
 pub const HISTORY_FILE: &str = "history.jsonl";
 
@@ -116,7 +112,7 @@ async fn run_in(
     let node = NodeProcess::create(program, directory, config, faults).await?;
     history.add(Event::Ready { n: 0 });
     let seed = settings.seed;
-    let load = Workload::start(&node, Arc::clone(&history), settings.size, directory, seed);
+    let load = Workload::start(node.doors(), Arc::clone(&history), settings.size, directory, seed);
     let load = timeout(DEADLINE, load).await;
     let load = load.map_err(|_| Failure::new("the load does not start in time"))??;
     let rng = Rng::with_seed(seed);
@@ -231,70 +227,9 @@ impl KillLoop {
         stopped.map_err(|_| Failure::new("the pushers do not end in time"))??;
         self.load.all_online();
         self.settled().await?;
-        self.everything_arrived().await;
+        settle::everything_arrived(&self.history).await;
         self.node.must_run()?;
         self.head_check().await?;
-        self.count().await
+        settle::count(&self.history, &self.load.backends()?).await
     }
-
-    /// Waits until nothing is missing. What is missing at the deadline is for the checker.
-    async fn everything_arrived(&self) {
-        let arrived = async {
-            while !self.history.look(check::missing).is_empty() {
-                sleep(LOOK_AGAIN).await;
-            }
-        };
-        // Nothing is done about it here.
-        let _ = timeout(DEADLINE, arrived).await;
-    }
-
-    /// Asks the node for its counts of every accepted push, until none is pending and all are what
-    /// the history says; the last answer is recorded (I13).
-    async fn count(&self) -> Result<(), Failure> {
-        let accepted = self.history.look(accepted);
-        let backends = self.load.backends()?;
-        let deadline = Instant::now() + DEADLINE;
-        let mut rest = accepted;
-        while !rest.is_empty() {
-            let mut open = Vec::new();
-            for push in rest {
-                let (key, id, own) = &push;
-                let product = |(name, _): &&(String, Backend)| key.starts_with(&format!("{name}-"));
-                let Some((_, backend)) = backends.iter().find(product) else { continue };
-                let state = backend.message(*id).await;
-                let counts = state.map_err(Failure::of("cannot ask for counts"))?.counts;
-                let done = counts.pending == 0 && counts.acknowledged == *own;
-                if done || Instant::now() > deadline {
-                    self.history.add(Event::Counted { key: key.clone(), counts });
-                } else {
-                    open.push(push);
-                }
-            }
-            rest = open;
-            if !rest.is_empty() {
-                sleep(LOOK_AGAIN).await;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Every accepted push, its id, and how many terminals have it.
-fn accepted(records: &[crate::history::Record]) -> Vec<(Name, clarion_protocol::MessageId, u64)> {
-    use std::collections::{BTreeMap, HashMap, HashSet};
-    let mut given: HashMap<&Name, HashSet<&Name>> = HashMap::new();
-    let mut accepted = BTreeMap::new();
-    for record in records {
-        match &record.event {
-            Event::Delivered { key, who, .. } => {
-                given.entry(key).or_default().insert(who);
-            }
-            Event::Accepted { key, id, .. } => {
-                accepted.insert(key, *id);
-            }
-            _ => {}
-        }
-    }
-    let have = |key: &Name| given.get(key).map_or(0, HashSet::len) as u64;
-    accepted.into_iter().map(|(key, id)| (key.clone(), id, have(key))).collect()
 }

@@ -5,7 +5,10 @@ pub mod binary;
 pub mod check;
 pub mod history;
 pub mod kill_loop;
+pub mod network;
 pub mod node_process;
+pub mod scene;
+pub mod settle;
 pub mod summary;
 pub mod workload;
 

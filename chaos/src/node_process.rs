@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::Failure;
+use crate::workload::{Doors, Patience};
 
 /// How long a node may take until it is ready, its recovery included.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -167,10 +168,15 @@ impl NodeProcess {
         self.at.map_or_else(String::new, |at| format!("ws://{}", at.terminals))
     }
 
-    /// The token of its administrator.
+    /// How the load reaches it.
     #[must_use]
-    pub fn admin_token(&self) -> &str {
-        &self.token
+    pub fn doors(&self) -> Doors {
+        Doors {
+            http: vec![self.http_url()],
+            terminals: vec![self.terminals_url()],
+            admin_token: self.token.clone(),
+            patience: Patience::ONE_NODE,
+        }
     }
 
     /// That it runs.

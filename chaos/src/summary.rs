@@ -10,7 +10,7 @@ use crate::history::{Event, Name, Record};
 /// What happened, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Kills of the node.
+    /// Kills of a node and other faults.
     pub kills: u32,
     /// Pushes that were made.
     pub pushed: usize,
@@ -32,6 +32,11 @@ pub struct Summary {
     pub push_interruption_ms: u64,
     /// The longest time from a kill to the next delivery, milliseconds.
     pub delivery_interruption_ms: u64,
+    /// The longest time from a push to its acceptance, milliseconds.
+    pub push_ms_max: u64,
+    /// The longest time from the acceptance of a push to its delivery to a terminal that was online
+    /// all the while, milliseconds.
+    pub way_ms_max: u64,
     /// From the first record to the last, milliseconds.
     pub duration_ms: u64,
 }
@@ -45,11 +50,21 @@ impl Summary {
         // What is known of a push: accepted beats unknown beats refused.
         let mut outcomes: HashMap<&Name, u8> = HashMap::new();
         let (mut no_push_since, mut no_delivery_since) = (None, None);
+        let mut pushed: HashMap<&Name, u64> = HashMap::new();
+        let mut accepted: HashMap<&Name, u64> = HashMap::new();
+        let mut online_since: HashMap<&Name, u64> = HashMap::new();
         for Record { t, event } in records {
             summary.duration_ms = *t;
             match event {
-                Event::Invoke { .. } => summary.pushed += 1,
+                Event::Invoke { key, .. } => {
+                    summary.pushed += 1;
+                    pushed.entry(key).or_insert(*t);
+                }
                 Event::Accepted { key, .. } => {
+                    if accepted.insert(key, *t).is_none() {
+                        let since = pushed.get(key).map_or(0, |since| t - since);
+                        summary.push_ms_max = summary.push_ms_max.max(since);
+                    }
                     outcomes.insert(key, 2);
                     let since = no_push_since.take().map_or(0, |since| t - since);
                     summary.push_interruption_ms = summary.push_interruption_ms.max(since);
@@ -61,9 +76,13 @@ impl Summary {
                 Event::Refused { key, .. } => {
                     outcomes.entry(key).or_default();
                 }
-                Event::Delivered { who, id, .. } => {
+                Event::Delivered { who, id, key, .. } => {
                     if given.insert((who, *id)) {
                         summary.delivered += 1;
+                        let online = online_since.get(who).copied().unwrap_or(*t);
+                        let way = accepted.get(key).filter(|at| **at > online);
+                        let way = way.map_or(0, |at| t - at);
+                        summary.way_ms_max = summary.way_ms_max.max(way);
                     } else {
                         summary.duplicates += 1;
                     }
@@ -71,8 +90,11 @@ impl Summary {
                     summary.delivery_interruption_ms = summary.delivery_interruption_ms.max(since);
                 }
                 Event::HeadChecked { found } => summary.head_check_found += found,
-                Event::Opened { .. } => summary.sessions += 1,
-                Event::Killed { n } => {
+                Event::Opened { who, .. } => {
+                    summary.sessions += 1;
+                    online_since.insert(who, *t);
+                }
+                Event::Killed { n } | Event::Fault { n, .. } => {
                     summary.kills = *n;
                     no_push_since.get_or_insert(*t);
                     no_delivery_since.get_or_insert(*t);
@@ -101,6 +123,12 @@ impl fmt::Display for Summary {
         writeln!(f, "found by head check    {}", self.head_check_found)?;
         let (push, delivery) = (self.push_interruption_ms, self.delivery_interruption_ms);
         writeln!(f, "longest interruption   {:.2} s for pushes", seconds(push))?;
-        write!(f, "                       {:.2} s for deliveries", seconds(delivery))
+        writeln!(f, "                       {:.2} s for deliveries", seconds(delivery))?;
+        writeln!(f, "slowest push           {:.2} s", seconds(self.push_ms_max))?;
+        write!(
+            f,
+            "slowest way            {:.2} s to a terminal that was online",
+            seconds(self.way_ms_max)
+        )
     }
 }

@@ -1,5 +1,6 @@
 //! The load: back-ends that push, terminals that receive, and the history of both.
 
+mod doors;
 mod payload;
 mod pushers;
 mod raw_terminal;
@@ -16,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::Failure;
 use crate::history::{Client, Event, History, Name};
-use crate::node_process::NodeProcess;
 
+pub use doors::{Doors, Patience};
 pub use payload::{hash, key_of};
 
 /// The topic that terminals join by themselves.
@@ -65,7 +66,9 @@ pub struct Terminal {
 pub(crate) struct TerminalTask {
     who: Name,
     product: String,
-    url: String,
+    doors: Arc<Doors>,
+    /// Which door it tries first.
+    first_door: usize,
     token: String,
     topics: Vec<String>,
     cursor_file: PathBuf,
@@ -84,7 +87,7 @@ pub struct Workload {
     products: Vec<Product>,
     terminals: Vec<Terminal>,
     history: Arc<History>,
-    http: String,
+    doors: Arc<Doors>,
     stop: watch::Sender<bool>,
     pushers: JoinSet<Result<(), Failure>>,
     clients: JoinSet<Result<(), Failure>>,
@@ -97,19 +100,20 @@ impl Workload {
     /// # Errors
     /// When the node refuses any of it.
     pub async fn start(
-        node: &NodeProcess,
+        doors: Doors,
         history: Arc<History>,
         size: Size,
         directory: &Path,
         seed: u64,
     ) -> Result<Self, Failure> {
-        let admin = Admin::new(&node.http_url(), node.admin_token())
+        let first = doors.http.first().map_or("", String::as_str);
+        let admin = Admin::new(first, &doors.admin_token)
             .map_err(Failure::of("cannot make the administrator"))?;
         let mut load = Self {
             products: Vec::new(),
             terminals: Vec::new(),
             history,
-            http: node.http_url(),
+            doors: Arc::new(doors),
             stop: watch::Sender::new(false),
             pushers: JoinSet::new(),
             clients: JoinSet::new(),
@@ -117,8 +121,7 @@ impl Workload {
         for index in 0..size.products {
             let product = load.product(&admin, &format!("product-{index}"), size).await?;
             for number in 0..size.terminals {
-                let url = node.terminals_url();
-                load.terminal(&admin, &product, number, (&url, directory), seed).await?;
+                load.terminal(&admin, &product, number, directory, seed).await?;
             }
             load.fill_topic(&product).await?;
             load.products.push(product);
@@ -136,6 +139,7 @@ impl Workload {
             kinds: None,
             allow_sha1_body_hash: None,
             pushes_per_s_max: None,
+            isolation_group: None,
             token_public_key_pem: None,
         };
         let info = admin.create_product(&create).await;
@@ -158,7 +162,7 @@ impl Workload {
         admin: &Admin,
         product: &Product,
         number: usize,
-        (url, directory): (&str, &Path),
+        directory: &Path,
         seed: u64,
     ) -> Result<(), Failure> {
         let name = terminal_name(number);
@@ -188,7 +192,8 @@ impl Workload {
         let task = TerminalTask {
             who: who.clone(),
             product: product.name.clone(),
-            url: url.to_owned(),
+            doors: Arc::clone(&self.doors),
+            first_door: self.terminals.len(),
             token: minted.token,
             topics: if number.is_multiple_of(2) { vec![TOPIC_OWN.to_owned()] } else { Vec::new() },
             cursor_file: directory.join(format!("{}-{name}.cursors", product.name)),
@@ -233,7 +238,7 @@ impl Workload {
         for (index, product) in self.products.iter().enumerate() {
             let common = pushers::Common {
                 product: product.clone(),
-                http: self.http.clone(),
+                doors: Arc::clone(&self.doors),
                 history: Arc::clone(&self.history),
                 stop: self.stop.subscribe(),
                 every: pushers::pace(size.pushes_per_s, self.products.len()),
@@ -245,7 +250,12 @@ impl Workload {
     }
 
     fn backend(&self, product: &Product) -> Result<Backend, Failure> {
-        Backend::builder(&self.http, &product.name, &product.key, &product.secret)
+        let first = self.doors.http.first().map_or("", String::as_str);
+        Self::backend_at(first, product)
+    }
+
+    fn backend_at(http: &str, product: &Product) -> Result<Backend, Failure> {
+        Backend::builder(http, &product.name, &product.key, &product.secret)
             .build()
             .map_err(Failure::of("cannot make a back-end"))
     }
@@ -255,7 +265,22 @@ impl Workload {
     /// # Errors
     /// When a client cannot be made.
     pub fn backends(&self) -> Result<Vec<(String, Backend)>, Failure> {
-        self.products.iter().map(|p| Ok((p.name.clone(), self.backend(p)?))).collect()
+        self.backends_at(self.doors.http.first().map_or("", String::as_str))
+    }
+
+    /// The same at another node than the first.
+    ///
+    /// # Errors
+    /// When a client cannot be made.
+    pub fn backends_at(&self, http: &str) -> Result<Vec<(String, Backend)>, Failure> {
+        let products = self.products.iter();
+        products.map(|p| Ok((p.name.clone(), Self::backend_at(http, p)?))).collect()
+    }
+
+    /// How many terminals there are.
+    #[must_use]
+    pub const fn terminals(&self) -> usize {
+        self.terminals.len()
     }
 
     /// Sends every third terminal away, those whose turn it is in this round; the others stay as

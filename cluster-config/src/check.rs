@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use crate::check_cluster;
 use crate::environment::{ADMIN_TOKEN, Environment};
 use crate::files;
 use crate::load::{Draft, Mode, Name};
+use crate::setting::Role;
 
 /// Room in a request for what is not payload: a hundred targets, names, the rest of the JSON.
 pub(crate) const ENVELOPE_BYTES: usize = 16 * 1024;
@@ -16,6 +18,7 @@ pub(crate) fn check(draft: &mut Draft, environment: &Environment, mode: Mode) {
     order(draft);
     payload_fits(draft);
     admin_token(draft, environment, mode);
+    check_cluster::check(draft, environment, mode);
 }
 
 fn listeners(draft: &mut Draft, mode: Mode) {
@@ -35,7 +38,9 @@ fn listeners(draft: &mut Draft, mode: Mode) {
         }
     }
     let (http, terminals) = (draft.config.http.listen, draft.config.terminals.listen);
-    if draft.sound(&[HTTP, TERMINALS]) && collide(http, terminals) {
+    // Without the role nobody listens for terminals.
+    let gateway = draft.config.node.roles.contains(&Role::Gateway);
+    if gateway && draft.sound(&[HTTP, TERMINALS]) && collide(http, terminals) {
         // The one that was set is the one to mend.
         let name = if draft.is_set(TERMINALS) { TERMINALS } else { HTTP };
         draft.fault(
@@ -46,7 +51,7 @@ fn listeners(draft: &mut Draft, mode: Mode) {
     }
 }
 
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let overlap = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && overlap
 }
@@ -182,6 +187,6 @@ fn admin_token(draft: &mut Draft, environment: &Environment, mode: Mode) {
     }
 }
 
-fn number(size: usize) -> u64 {
+pub(crate) fn number(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }

@@ -11,6 +11,15 @@ pub(crate) const SEPARATOR: &str = "__";
 /// The variable that holds the admin token.
 pub(crate) const ADMIN_TOKEN: &str = "CLARION_ADMIN_TOKEN";
 
+/// The variable that holds the secret of the cluster.
+pub(crate) const COOKIE: &str = "CLARION_COOKIE";
+
+/// The variable that holds the password of the Redis servers.
+pub(crate) const REDIS_PASSWORD: &str = "CLARION_REDIS_PASSWORD";
+
+/// The variable that holds the password of the sentinels.
+pub(crate) const REDIS_SENTINEL_PASSWORD: &str = "CLARION_REDIS_SENTINEL_PASSWORD";
+
 /// The variables whose names begin with `CLARION_`.
 ///
 /// `CLARION_<SECTION>__<KEY>` overrides a key of the file; every other name is left alone here.

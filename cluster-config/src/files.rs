@@ -5,7 +5,9 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::environment::{ADMIN_TOKEN, Environment};
+use crate::environment::{
+    ADMIN_TOKEN, COOKIE, Environment, REDIS_PASSWORD, REDIS_SENTINEL_PASSWORD,
+};
 use crate::error::{ConfigError, Origin};
 use crate::keys::Config;
 use crate::load::{Draft, Name};
@@ -18,6 +20,9 @@ const TOKEN_CHARS_MIN: usize = 16;
 const BYTES_MAX: u64 = 1024 * 1024;
 
 const TOKEN_FILE: Name = ("auth", "admin_token_file");
+const COOKIE_FILE: Name = ("cluster", "cookie_file");
+const PASSWORD_FILE: Name = ("store", "redis_password_file");
+const SENTINEL_PASSWORD_FILE: Name = ("store", "redis_sentinel_password_file");
 
 /// The token of the administrator. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,8 +79,12 @@ impl Config {
     }
 }
 
-fn token_error(origin: Origin, Fault { reason, mend }: Fault) -> ConfigError {
-    ConfigError { origin, key: format!("{}.{}", TOKEN_FILE.0, TOKEN_FILE.1), reason, mend }
+fn token_error(origin: Origin, fault: Fault) -> ConfigError {
+    error(TOKEN_FILE, origin, fault)
+}
+
+fn error(name: Name, origin: Origin, Fault { reason, mend }: Fault) -> ConfigError {
+    ConfigError { origin, key: format!("{}.{}", name.0, name.1), reason, mend }
 }
 
 /// The token in the environment, if there is one.
@@ -96,19 +105,172 @@ fn token_of_file(file: &Path) -> Result<AdminToken, Fault> {
     AdminToken::check(&text)
 }
 
+/// A cookie or password. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, to be written nowhere.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn cookie(text: &str) -> Result<Self, Fault> {
+        let cookie = text.trim();
+        if cookie.len() < TOKEN_CHARS_MIN {
+            return Err(Fault::new(
+                format!("the cookie is shorter than {TOKEN_CHARS_MIN} characters"),
+                "make a random one, such as `openssl rand -hex 32` prints, for all nodes",
+            ));
+        }
+        Ok(Self(cookie.to_owned()))
+    }
+
+    fn password(text: &str) -> Result<Self, Fault> {
+        let password = text.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            return Err(Fault::new("the password is empty", "write it there, or remove the key"));
+        }
+        Ok(Self(password.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What Redis wants to know before it serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RedisSecrets {
+    /// Password of the servers.
+    pub password: Option<Secret>,
+    /// Password of the sentinels.
+    pub sentinel_password: Option<Secret>,
+}
+
+impl Config {
+    /// The secret of the cluster: from `CLARION_COOKIE`, else from the file that the config names,
+    /// else none.
+    ///
+    /// # Errors
+    /// When the variable or the file holds no usable cookie.
+    pub fn cluster_cookie(&self, environment: &Environment) -> Result<Option<Secret>, ConfigError> {
+        secret(
+            COOKIE_FILE,
+            cookie_of_environment(environment),
+            self.cluster.cookie_file.as_deref(),
+            Secret::cookie,
+        )
+    }
+
+    /// The passwords of Redis: from `CLARION_REDIS_PASSWORD` and
+    /// `CLARION_REDIS_SENTINEL_PASSWORD`, else from the files that the config names, else none.
+    ///
+    /// # Errors
+    /// When a variable or a file holds no usable password.
+    pub fn redis_secrets(&self, environment: &Environment) -> Result<RedisSecrets, ConfigError> {
+        let read = |name: Name, variable: &str, file: Option<&Path>| {
+            let given = of_environment(environment, variable, name, Secret::password);
+            secret(name, given, file, Secret::password)
+        };
+        let store = &self.store;
+        Ok(RedisSecrets {
+            password: read(PASSWORD_FILE, REDIS_PASSWORD, store.redis_password_file.as_deref())?,
+            sentinel_password: read(
+                SENTINEL_PASSWORD_FILE,
+                REDIS_SENTINEL_PASSWORD,
+                store.redis_sentinel_password_file.as_deref(),
+            )?,
+        })
+    }
+}
+
+/// The cookie in the environment, if there is one.
+pub(crate) fn cookie_of_environment(
+    environment: &Environment,
+) -> Option<Result<Secret, ConfigError>> {
+    of_environment(environment, COOKIE, COOKIE_FILE, Secret::cookie)
+}
+
+/// What is wrong with the passwords in the environment.
+pub(crate) fn passwords_of_environment(environment: &Environment) -> Vec<ConfigError> {
+    [(REDIS_PASSWORD, PASSWORD_FILE), (REDIS_SENTINEL_PASSWORD, SENTINEL_PASSWORD_FILE)]
+        .into_iter()
+        .filter_map(|(variable, name)| {
+            of_environment(environment, variable, name, Secret::password)?.err()
+        })
+        .collect()
+}
+
+type Check = fn(&str) -> Result<Secret, Fault>;
+
+fn of_environment(
+    environment: &Environment,
+    variable: &str,
+    name: Name,
+    check: Check,
+) -> Option<Result<Secret, ConfigError>> {
+    let secret = match environment.get(variable)? {
+        Ok(text) => check(text),
+        Err(()) => Err(Fault::new("is not UTF-8", "give it as UTF-8")),
+    };
+    let origin = Origin::Environment { variable: variable.to_owned() };
+    Some(secret.map_err(|fault| error(name, origin, fault)))
+}
+
+fn secret(
+    name: Name,
+    given: Option<Result<Secret, ConfigError>>,
+    file: Option<&Path>,
+    check: Check,
+) -> Result<Option<Secret>, ConfigError> {
+    if let Some(secret) = given {
+        return secret.map(Some);
+    }
+    let Some(file) = file else { return Ok(None) };
+    secret_of_file(file, check).map(Some).map_err(|fault| {
+        error(name, Origin::File { file: file.to_owned(), line: None, column: None }, fault)
+    })
+}
+
+fn secret_of_file(file: &Path, check: Check) -> Result<Secret, Fault> {
+    let text = read(file)?;
+    keeps_secret(file)?;
+    check(&text)
+}
+
 /// Checks every file that the config names.
 pub(crate) fn check(draft: &mut Draft) {
     let config = &draft.config;
-    let tls: [(Name, Option<PathBuf>); 4] = [
+    let (cluster, store) = (&config.cluster, &config.store);
+    let tls: [(Name, Option<PathBuf>); 10] = [
         (("http", "tls_cert_file"), config.http.tls_cert_file.clone()),
         (("http", "tls_key_file"), config.http.tls_key_file.clone()),
         (("terminals", "tls_cert_file"), config.terminals.tls_cert_file.clone()),
         (("terminals", "tls_key_file"), config.terminals.tls_key_file.clone()),
+        (("cluster", "tls_cert_file"), cluster.tls_cert_file.clone()),
+        (("cluster", "tls_key_file"), cluster.tls_key_file.clone()),
+        (("cluster", "tls_ca_file"), cluster.tls_ca_file.clone()),
+        (("store", "redis_tls_ca_file"), store.redis_tls_ca_file.clone()),
+        (("store", "redis_tls_cert_file"), store.redis_tls_cert_file.clone()),
+        (("store", "redis_tls_key_file"), store.redis_tls_key_file.clone()),
     ];
     let mut faults: Vec<(Name, Fault)> =
         tls.into_iter().filter_map(|(name, file)| Some((name, pem(name, &file?).err()?))).collect();
     if let Some(file) = &config.auth.admin_token_file {
         faults.extend(token_of_file(file).err().map(|fault| (TOKEN_FILE, fault)));
+    }
+    let secrets: [(Name, Option<PathBuf>, Check); 3] = [
+        (COOKIE_FILE, cluster.cookie_file.clone(), Secret::cookie),
+        (PASSWORD_FILE, store.redis_password_file.clone(), Secret::password),
+        (SENTINEL_PASSWORD_FILE, store.redis_sentinel_password_file.clone(), Secret::password),
+    ];
+    for (name, file, check) in secrets {
+        let fault = file.and_then(|file| secret_of_file(&file, check).err());
+        faults.extend(fault.map(|fault| (name, fault)));
     }
     faults.extend(directory(&config.store.path).err().map(|fault| (("store", "path"), fault)));
     for (name, Fault { reason, mend }) in faults {
@@ -118,7 +280,7 @@ pub(crate) fn check(draft: &mut Draft) {
 
 fn pem(name: Name, file: &Path) -> Result<(), Fault> {
     let text = read(file)?;
-    let secret = name.1 == "tls_key_file";
+    let secret = name.1.ends_with("tls_key_file");
     let wanted = if secret { "PRIVATE KEY-----" } else { "-----BEGIN CERTIFICATE-----" };
     if !text.contains(wanted) {
         let what = if secret { "private key" } else { "certificate" };

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use toml::de::DeValue;
 
-use crate::setting::Bounds::{Any, Id, LogFilter, Range, Url};
-use crate::setting::{Bounds, Fault, LogFormat, Setting, StoreKind};
+use crate::setting::Bounds::{Any, HostPort, Id, LogFilter, Range, Url};
+use crate::setting::{Bounds, Fault, LogFormat, RedisMode, Role, Setting, StoreKind};
 use crate::table::{Key, Section, config};
 
 /// A value before it has a type.
@@ -46,6 +46,63 @@ config! {
         /// How long a node that was told to stop may take to say goodbye to its terminals and
         /// write down what they acknowledged.
         drain_timeout_ms: u64 = 10_000, Range(0, HOUR_MS);
+        /// Terminals that a draining node sends elsewhere in a second; 0 spreads them over
+        /// `drain_timeout_ms`.
+        drain_links_per_s: u32 = 0, Range(0, 10_000_000);
+        /// What the node does: `push` takes pushes and administration over HTTP, `gateway` holds
+        /// the links of terminals, `broker` owns logs. A node without a cluster needs all of them.
+        roles: Vec<Role> = Role::ALL.to_vec(), Any;
+        /// The group whose products this node serves as gateway and broker.
+        isolation_group: String = "default".to_owned(), Id;
+    }
+
+    /// The other nodes. Without `listen` the node is alone.
+    cluster: ClusterConfig {
+        /// Where other nodes reach this one: links over TCP and gossip over UDP, on the same port
+        /// number. Setting it makes the node part of a cluster.
+        listen: Option<SocketAddr> = None, Any;
+        /// The address that other nodes are told; needed when `listen` is no address they can use.
+        advertise: Option<SocketAddr> = None, Any;
+        /// Nodes to ask first, as `HOST:PORT` of their `listen`; one that answers is enough.
+        seeds: Vec<String> = Vec::new(), HostPort;
+        /// Name of the cluster; nodes of another name are not heard.
+        name: String = "clarion".to_owned(), Id;
+        /// File with the secret that all nodes share, at least 16 characters, readable by its owner
+        /// only. The environment variable `CLARION_COOKIE` goes before it; a cluster needs one of
+        /// the two.
+        cookie_file: Option<PathBuf> = None, Any;
+        /// Certificate chain of this node in PEM; with `tls_key_file` and `tls_ca_file` the links
+        /// between nodes are TLS with certificates on both ends.
+        tls_cert_file: Option<PathBuf> = None, Any;
+        /// Private key of the certificate in PEM.
+        tls_key_file: Option<PathBuf> = None, Any;
+        /// Certificates of the authorities that sign the nodes' certificates, in PEM.
+        tls_ca_file: Option<PathBuf> = None, Any;
+        /// How often a node tells a few others what it knows.
+        gossip_ms: u64 = 250, Range(10, 10_000);
+        /// How often a link between nodes shows a sign of life; after three missing ones it is closed.
+        heartbeat_ms: u64 = 750, Range(10, MINUTE_MS);
+        /// How long the handshake of a link between nodes may take.
+        handshake_timeout_ms: u64 = 5000, Range(10, MINUTE_MS);
+        /// How long a push waits for the owner on another node before the next in order serves.
+        forward_timeout_ms: u64 = 1000, Range(10, MINUTE_MS);
+        /// How long a node that came back must be stable before it owns anything; doubles with each
+        /// time it fails again.
+        quarantine_ms: u64 = 10_000, Range(0, HOUR_MS);
+        /// Bytes sent to another node, on each of the four lanes, that it has not yet handled.
+        lane_credit_bytes: u64 = 4 * MIB, Range(4096, GIB);
+        /// Bytes that wait for another node on each of the four lanes; beyond them messages are
+        /// dropped, and what they told is read from the store.
+        lane_queue_bytes: u64 = 4 * MIB, Range(4096, GIB);
+        /// Bytes that a frame between nodes collects before it is sent; a larger message goes alone.
+        frame_bytes_max: usize = 65_536, Range(16_384, 524_288);
+        /// Messages that a frame collects before it is sent.
+        frame_messages_max: usize = 128, Range(1, 65_536);
+        /// How long a message waits for others that share its frame.
+        frame_delay_us: u64 = 1000, Range(0, 1_000_000);
+        /// How often the logs of an owner that lives but cannot be reached are compared with the
+        /// store.
+        poll_ms: u64 = 1000, Range(10, MINUTE_MS);
     }
 
     /// The HTTP API: pushes, administration, health, metrics.
@@ -55,6 +112,9 @@ config! {
         /// What back-ends call the API when a proxy stands before it: the base of the URL that
         /// OAuth signatures are made of. Without it the request's own host counts.
         external_url: Option<String> = None, Url("http", "https");
+        /// How other nodes and operators reach the API of this very node; told in the cluster's
+        /// status. Without it the address it listens on.
+        advertise_url: Option<String> = None, Url("http", "https");
         /// Certificate chain in PEM; with it the API speaks TLS.
         tls_cert_file: Option<PathBuf> = None, Any;
         /// Private key of the certificate in PEM.
@@ -67,7 +127,8 @@ config! {
     terminals: TerminalsConfig {
         /// Where terminals connect.
         listen: SocketAddr = loopback(8081), Any;
-        /// What terminals call the listener when a proxy stands before it; only told, never checked.
+        /// What terminals call the listener: told to those that ask for an access point. Without it
+        /// the address it listens on.
         external_url: Option<String> = None, Url("ws", "wss");
         /// Certificate chain in PEM; with it the listener speaks TLS.
         tls_cert_file: Option<PathBuf> = None, Any;
@@ -200,6 +261,43 @@ config! {
         queue_max: usize = 65_536, Range(1, 16_777_216);
         /// Operations made durable together with one fsync.
         batch_max: usize = 4096, Range(1, 1_048_576);
+        /// How the Redis servers stand together.
+        redis_mode: RedisMode = RedisMode::Standalone, Any;
+        /// The Redis server, the sentinels, or some nodes of the Redis Cluster, as `HOST:PORT`.
+        redis_nodes: Vec<String> = Vec::new(), HostPort;
+        /// Names under which the sentinels know the masters, one for each shard.
+        redis_masters: Vec<String> = vec!["clarion".to_owned()], Id;
+        /// ACL user of the Redis servers.
+        redis_username: Option<String> = None, Any;
+        /// File with the password of the Redis servers, readable by its owner only. The environment
+        /// variable `CLARION_REDIS_PASSWORD` goes before it.
+        redis_password_file: Option<PathBuf> = None, Any;
+        /// ACL user of the sentinels.
+        redis_sentinel_username: Option<String> = None, Any;
+        /// File with the password of the sentinels, readable by its owner only. The environment
+        /// variable `CLARION_REDIS_SENTINEL_PASSWORD` goes before it.
+        redis_sentinel_password_file: Option<PathBuf> = None, Any;
+        /// Whether the servers and sentinels are reached over TLS.
+        redis_tls: bool = false, Any;
+        /// Certificates of the authorities that sign the servers' certificates, in PEM; without it
+        /// the public ones.
+        redis_tls_ca_file: Option<PathBuf> = None, Any;
+        /// Certificate of this node for the servers in PEM.
+        redis_tls_cert_file: Option<PathBuf> = None, Any;
+        /// Private key of that certificate in PEM.
+        redis_tls_key_file: Option<PathBuf> = None, Any;
+        /// What all keys begin with; nodes of one cluster share it.
+        redis_prefix: String = "clarion".to_owned(), Id;
+        /// Connections that write, for each shard.
+        redis_lanes: usize = 2, Range(1, 4);
+        /// How long Redis may take to answer before its connections are made anew.
+        redis_timeout_ms: u64 = 1000, Range(10, MINUTE_MS);
+        /// Replicas that confirm every append before it counts as durable. 0 is for a Redis without
+        /// replicas: what it acknowledged is lost with its machine.
+        redis_replicas_min: u32 = 1, Range(0, 8);
+        /// Whether a start checks that Redis keeps what it acknowledges: append-only file,
+        /// no eviction, replicas, sentinels.
+        redis_check: bool = true, Any;
     }
 
     /// How many actors there are.

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod check;
+mod check_cluster;
 mod environment;
 mod error;
 mod files;
@@ -16,12 +17,12 @@ mod table;
 
 pub use environment::Environment;
 pub use error::{ConfigError, Origin, report};
-pub use files::AdminToken;
+pub use files::{AdminToken, RedisSecrets, Secret};
 pub use keys::{
-    ActorsConfig, AuthConfig, Config, HttpConfig, LimitsConfig, LogConfig, LogsConfig, NodeConfig,
-    SessionConfig, StoreConfig, TerminalsConfig,
+    ActorsConfig, AuthConfig, ClusterConfig, Config, HttpConfig, LimitsConfig, LogConfig,
+    LogsConfig, NodeConfig, SessionConfig, StoreConfig, TerminalsConfig,
 };
 pub use load::Mode;
 pub use reference::reference;
-pub use setting::{LogFormat, StoreKind};
+pub use setting::{LogFormat, RedisMode, Role, StoreKind};
 pub use table::{Key, Section};

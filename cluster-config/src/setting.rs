@@ -32,6 +32,8 @@ pub enum Bounds {
     Range(u64, u64),
     /// An identifier: 1 to 64 of `A-Z a-z 0-9 . _ : @ ~ -`.
     Id,
+    /// A host name or IP address with a port.
+    HostPort,
     /// A URL with one of two schemes and nothing behind its path.
     Url(&'static str, &'static str),
     /// A log filter: a level, or `target=level` parts with commas between.
@@ -46,6 +48,7 @@ impl Bounds {
             Self::Any => String::new(),
             Self::Range(min, max) => format!("{min} to {max}"),
             Self::Id => "1 to 64 of `A-Z a-z 0-9 . _ : @ ~ -`".to_owned(),
+            Self::HostPort => "`HOST:PORT`".to_owned(),
             Self::Url(a, b) => format!("`{a}://…` or `{b}://…`"),
             Self::LogFilter => "`error` `warn` `info` `debug` `trace` `off`".to_owned(),
         }
@@ -101,7 +104,9 @@ const INTEGER_MAX: u64 = i64::MAX.unsigned_abs();
 fn bounded<T: TryFrom<u64>>(number: Option<u64>, shown: &str, bounds: Bounds) -> Result<T, Fault> {
     let (min, max) = match bounds {
         Bounds::Range(min, max) => (min, max),
-        Bounds::Any | Bounds::Id | Bounds::Url(..) | Bounds::LogFilter => (0, INTEGER_MAX),
+        Bounds::Any | Bounds::Id | Bounds::HostPort | Bounds::Url(..) | Bounds::LogFilter => {
+            (0, INTEGER_MAX)
+        }
     };
     number
         .filter(|number| (min..=max).contains(number))
@@ -163,6 +168,7 @@ impl Setting for String {
                     format!("use {}", bounds.describe().replace('`', "")),
                 )),
             },
+            Bounds::HostPort => check_host_port(text).map(|()| text.to_owned()),
             Bounds::Url(a, b) => check_url(text, a, b).map(|()| text.to_owned()),
             Bounds::LogFilter => check_log_filter(text).map(|()| text.to_owned()),
         }
@@ -195,6 +201,25 @@ fn check_url(text: &str, plain: &str, secure: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+fn check_host_port(text: &str) -> Result<(), Fault> {
+    let fault = || {
+        Err(Fault::new(
+            format!("{text:?} is not a host with a port"),
+            "write HOST:PORT, such as node-2.example.com:7946, 10.0.0.2:7946 or [fd00::2]:7946",
+        ))
+    };
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return if address.port() == 0 { fault() } else { Ok(()) };
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return fault() };
+    let host_fits = !host.is_empty()
+        && host.len() <= 253
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    let port_fits =
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
+    if host_fits && port_fits { Ok(()) } else { fault() }
+}
+
 fn check_log_filter(text: &str) -> Result<(), Fault> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     let target = |name: &str| {
@@ -212,6 +237,88 @@ fn check_log_filter(text: &str) -> Result<(), Fault> {
         format!("{text:?} is not a log filter"),
         "give error, warn, info, debug, trace or off, or parts like info,clarion_actors=debug",
     ))
+}
+
+impl Setting for bool {
+    const TYPE: &'static str = "`true` or `false`";
+
+    fn from_text(text: &str, _: Bounds) -> Result<Self, Fault> {
+        match text {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(Fault::new(
+                format!("{text:?} is neither true nor false"),
+                "give one of the two",
+            )),
+        }
+    }
+
+    fn from_toml(value: &DeValue<'_>, _: Bounds) -> Result<Self, Fault> {
+        match value {
+            DeValue::Boolean(value) => Ok(*value),
+            DeValue::String(_) => Err(wrong_type(value, "true or false", "remove the quotes")),
+            other => Err(wrong_type(other, "true or false", "give one of the two")),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// Lists longer than this are something else.
+const LIST_MAX: usize = 1024;
+
+fn list_from_text<T: Setting>(text: &str, bounds: Bounds) -> Result<Vec<T>, Fault> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    bounded_list(parts.map(|part| T::from_text(part, bounds)).collect::<Result<_, _>>()?)
+}
+
+fn list_from_toml<T: Setting>(value: &DeValue<'_>, bounds: Bounds) -> Result<Vec<T>, Fault> {
+    match value {
+        DeValue::Array(values) => bounded_list(
+            values
+                .iter()
+                .map(|value| T::from_toml(value.get_ref(), bounds))
+                .collect::<Result<_, _>>()?,
+        ),
+        DeValue::String(_) => Err(wrong_type(value, "an array", "put it in square brackets")),
+        other => Err(wrong_type(other, "an array", "write [\"…\", \"…\"]")),
+    }
+}
+
+fn bounded_list<T>(list: Vec<T>) -> Result<Vec<T>, Fault> {
+    if list.len() > LIST_MAX {
+        let reason = format!("has {} entries", list.len());
+        return Err(Fault::new(reason, format!("give {LIST_MAX} at most")));
+    }
+    Ok(list)
+}
+
+macro_rules! list_setting {
+    ($($type:ty = $name:expr;)*) => {$(
+        impl Setting for Vec<$type> {
+            const TYPE: &'static str = $name;
+
+            fn from_text(text: &str, bounds: Bounds) -> Result<Self, Fault> {
+                list_from_text(text, bounds)
+            }
+
+            fn from_toml(value: &DeValue<'_>, bounds: Bounds) -> Result<Self, Fault> {
+                list_from_toml(value, bounds)
+            }
+
+            fn to_toml(&self) -> Option<String> {
+                let entries: Vec<String> = self.iter().filter_map(Setting::to_toml).collect();
+                Some(format!("[{}]", entries.join(", ")))
+            }
+        }
+    )*};
+}
+
+list_setting! {
+    String = "list of strings";
+    Role = "list of `\"push\"` `\"gateway\"` `\"broker\"`";
 }
 
 impl Setting for PathBuf {
@@ -309,5 +416,36 @@ choice_setting! {
     StoreKind {
         /// The store inside the node, in a directory of its disk.
         Embedded = "embedded",
+        /// Redis servers that the nodes of a cluster share.
+        Redis = "redis",
     }
+}
+
+choice_setting! {
+    /// How Redis servers stand together.
+    RedisMode {
+        /// One server, with or without replicas; nobody promotes a replica.
+        Standalone = "standalone",
+        /// Masters with replicas, watched by sentinels.
+        Sentinel = "sentinel",
+        /// A Redis Cluster.
+        Cluster = "cluster",
+    }
+}
+
+choice_setting! {
+    /// What a node does.
+    Role {
+        /// Takes pushes and administration over HTTP.
+        Push = "push",
+        /// Holds the links of terminals.
+        Gateway = "gateway",
+        /// Owns logs.
+        Broker = "broker",
+    }
+}
+
+impl Role {
+    /// All roles: what a node has that is not told otherwise.
+    pub const ALL: [Self; 3] = [Self::Push, Self::Gateway, Self::Broker];
 }

@@ -38,6 +38,8 @@ impl Key {
             "per second"
         } else if has("ms") {
             "ms"
+        } else if has("us") {
+            "us"
         } else if has("s") {
             "s"
         } else if has("days") {

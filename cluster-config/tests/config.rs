@@ -101,11 +101,17 @@ fn a_key_given_twice_is_an_error() {
 fn unknown_names_come_with_the_nearest_known_one() {
     for (text, told) in [
         ("[terminal]\n", "unknown section `terminal`; did you mean `terminals`?"),
-        ("[cache]\n", "unknown section `cache`; the sections are node, http, terminals, session"),
+        (
+            "[cache]\n",
+            "unknown section `cache`; the sections are node, cluster, http, terminals, session",
+        ),
         ("[log]\nlewel = 1\n", "unknown key `lewel`; did you mean `level`?"),
         ("[log]\nzzz = 1\n", "unknown key `zzz`; remove it; the reference lists the keys of [log]"),
         ("[http]\nbacklog = 1\n", "unknown key `backlog`; it belongs to [terminals]"),
-        ("listen = 1\n", "`listen` stands outside its section; put it under [http] or [terminals]"),
+        (
+            "listen = 1\n",
+            "`listen` stands outside its section; put it under [cluster] or [http] or [terminals]",
+        ),
         ("http = 1\n", "must be a section; write [http] on a line of its own"),
         ("[[http]]\n", "must be a section; write [http] on a line of its own"),
     ] {
@@ -130,7 +136,7 @@ fn a_value_of_the_wrong_kind_says_what_is_wanted() {
         ("[store]\nreaders = [1]\n", "not an array"),
         ("[store]\nreaders = {}\n", "not a table"),
         ("[store]\nreaders = 2026-01-01\n", "not a date"),
-        ("[store]\nkind = \"memory\"\n", "give one of: embedded"),
+        ("[store]\nkind = \"memory\"\n", "give one of: embedded redis"),
         ("[store]\npath = \"\"\n", "is not a path"),
         ("[http]\nexternal_url = \"push.example.com\"\n", "is not a URL"),
         ("[http]\nexternal_url = \"ftp://x\"\n", "is neither http:// nor https://"),

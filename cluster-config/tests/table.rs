@@ -16,11 +16,14 @@ fn token() -> Environment {
     Environment::from_pairs([("CLARION_ADMIN_TOKEN", "0123456789abcdef")])
 }
 
+/// The node configs among the profiles; files with a `[profile]` section describe whole clusters.
 fn profiles() -> Vec<(PathBuf, String)> {
     let mut found: Vec<_> = std::fs::read_dir(here("profiles"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .filter(|(_, text)| !text.contains("\n[profile]\n"))
         .collect();
     found.sort();
     assert!(!found.is_empty());

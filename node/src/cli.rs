@@ -10,13 +10,16 @@ use clap::{Parser, Subcommand};
 
 pub mod bench;
 mod check_config;
+mod cluster;
 mod connection;
 mod credentials;
 mod dev;
+mod doctor;
 mod exit;
 mod listen;
 mod message;
 mod output;
+mod place;
 mod product;
 mod push;
 pub mod reference;
@@ -37,6 +40,7 @@ Examples:
   clarion listen phone-1                           a terminal that shows what it receives
   clarion push --terminal phone-1 --text hello     a message for it
   clarion start node.toml                          a node for real
+  clarion cluster up PROFILE.toml                  several nodes and their Redis, on this machine
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 errors in a config file; 4 refused by the node (the
 same will be refused again); 5 node not reachable or busy (try again); 130 interrupted.";
@@ -63,9 +67,15 @@ enum Command {
     /// Show what can be configured
     #[command(subcommand)]
     Config(check_config::ConfigCommand),
-    /// Make a data directory, or put a restored one into service
+    /// Make a store, or put a restored one into service
     #[command(subcommand)]
     Store(store::Command),
+    /// Check all that a node needs before it starts: config, store, clocks, other nodes
+    Doctor(doctor::Arguments),
+    /// Bring up a cluster on this machine, look at one, drain a node
+    Cluster(cluster::Arguments),
+    /// Show which node something is on, and why
+    Where(place::Arguments),
     /// Create, list and show products and their keys
     Product(product::Arguments),
     /// Make a token that lets a terminal in
@@ -115,6 +125,9 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::CheckConfig(arguments) => check_config::run(&arguments, output),
         Command::Config(command) => check_config::reference(&command, output),
         Command::Store(command) => store::run(&command, output),
+        Command::Doctor(arguments) => doctor::run(&arguments, output),
+        Command::Cluster(arguments) => cluster::run(arguments, output),
+        Command::Where(arguments) => client(place::run(arguments, output)),
         Command::Product(arguments) => client(product::run(arguments, output)),
         Command::Token(arguments) => client(token::run(arguments, output)),
         Command::Push(arguments) => client(push::run(arguments, output)),

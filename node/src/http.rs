@@ -6,8 +6,10 @@
 //! [`System`]: clarion_actors::system::System
 
 mod app;
+mod asking;
 mod auth;
 mod body;
+mod cluster;
 mod docs;
 mod health;
 mod kept;

@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod gateway;
 pub mod http;
+pub mod neighbours;
 pub mod run;
 mod task;
 pub mod telemetry;

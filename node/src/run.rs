@@ -2,6 +2,7 @@
 //! then it runs until a signal, drains and ends. Starting stops at the first thing that is wrong,
 //! before anything was accepted, and says how to mend it.
 
+mod cluster;
 mod doors;
 mod error;
 mod node;
@@ -10,6 +11,7 @@ pub mod store;
 
 pub use error::StartError;
 pub use node::Node;
+pub(crate) use signals::Signals;
 
 use std::num::NonZeroUsize;
 

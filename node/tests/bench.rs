@@ -50,3 +50,13 @@ fn the_sdk_client_serves_as_load_too() {
     assert_eq!(figure(&reports, "one at a time: lost"), 0.0, "{reports:#}");
     assert_eq!(figure(&reports, "full speed: lost"), 0.0, "{reports:#}");
 }
+
+#[test]
+fn heavy_messages_cross_a_cluster_are_timed_and_all_arrive() {
+    let reports = bench("cluster latency --links 30 --rate 30 --seconds 2");
+    assert_eq!(figure(&reports, "lost"), 0.0, "{reports:#}");
+    assert_eq!(figure(&reports, "not accepted"), 0.0, "{reports:#}");
+    assert!(figure(&reports, "push due to received p99") > 0.0, "{reports:#}");
+    assert!(figure(&reports, "push node, owner and gateway all differ") > 0.0, "{reports:#}");
+    assert!(figure(&reports, "CPU per message, Redis master") > 0.0, "{reports:#}");
+}

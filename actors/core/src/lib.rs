@@ -8,9 +8,13 @@
 
 pub mod admission;
 pub mod entry;
+pub mod gateways;
+pub mod identity;
 pub mod log;
+pub mod membership;
 pub mod placement;
 pub mod session;
 
 pub use entry::{Batch, Body, Control, Entry, Page, Settled};
+pub use identity::{BootId, Role, Roles};
 pub use log::{LogKey, LogKind, Mode};

@@ -1,7 +1,8 @@
 //! What every link of a node shares, and the work that links leave to tasks.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use clarion_core::session::SessionLimits;
@@ -45,6 +46,8 @@ pub(crate) struct LinkLimits {
 /// Shared by all links of a node.
 pub(crate) struct LinkContext {
     pub(crate) node: String,
+    /// The isolation group whose products are served; none if the node is alone.
+    group: Option<Arc<str>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) relays: Arc<Relays>,
     pub(crate) products: Arc<Products>,
@@ -54,6 +57,21 @@ pub(crate) struct LinkContext {
     names: RwLock<HashSet<Arc<LogKey>>>,
     /// Sessions by product; empty without a limit.
     places: Arc<Mutex<HashMap<ProductId, usize>>>,
+    sessions: Arc<AtomicUsize>,
+    /// Names other access points, for terminals that are sent away.
+    elsewhere: OnceLock<Elsewhere>,
+}
+
+/// Names access points, the best first.
+pub(crate) type Elsewhere = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// A live session, counted for as long as it is held.
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A session's place among those of its product, given back when dropped.
@@ -78,14 +96,48 @@ impl Drop for Place {
 impl LinkContext {
     pub(crate) fn new(
         node: String,
+        group: Option<Arc<str>>,
         store: Arc<dyn Store>,
         relays: Arc<Relays>,
         products: Arc<Products>,
         limits: LinkLimits,
         session_limits: SessionLimits,
     ) -> Self {
-        let (names, places) = (RwLock::default(), Arc::default());
-        Self { node, store, relays, products, limits, session_limits, names, places }
+        let (names, places, sessions) = (RwLock::default(), Arc::default(), Arc::default());
+        Self {
+            node,
+            group,
+            store,
+            relays,
+            products,
+            limits,
+            session_limits,
+            names,
+            places,
+            sessions,
+            elsewhere: OnceLock::new(),
+        }
+    }
+
+    /// Says how other access points are found; the first to say so counts.
+    pub(crate) fn set_elsewhere(&self, elsewhere: Elsewhere) {
+        let _ = self.elsewhere.set(elsewhere);
+    }
+
+    /// Other access points, the best first; none if nobody knows.
+    pub(crate) fn elsewhere(&self) -> Vec<String> {
+        self.elsewhere.get().map_or_else(Vec::new, |elsewhere| elsewhere())
+    }
+
+    /// Counts a session.
+    pub(crate) fn count(&self) -> Counted {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(&self.sessions))
+    }
+
+    /// Live sessions on this node.
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// A place among the sessions of a product; `Err` if it has as many as it may.
@@ -179,6 +231,9 @@ impl LinkContext {
             Err(_) => return Err(Refused::new(Code::StoreAway)),
         };
         let identity = known.token_keys.verify(&open.token, self.store.time_ms())?;
+        if self.group.as_ref().is_some_and(|group| *group != known.record.isolation_group) {
+            return Err(Refused::new(Code::WrongGroup));
+        }
         if !known.record.kinds.contains(&identity.kind) {
             return Err(Refused::new(Code::KindNotAccepted));
         }

@@ -12,7 +12,7 @@ use clarion_protocol::terminal::{Cursor, LogAlias, LogPosition, NodeFrame, Opene
 use clarion_protocol::{Code, Epoch, LogName, Offset, TopicName};
 use clarion_storage::{CursorSave, OpenedLog, Read};
 
-use super::context::{LinkContext, Place};
+use super::context::{Counted, LinkContext, Place};
 use super::encode;
 use super::inbox::{Grant, LinkInbox};
 use crate::fault;
@@ -69,6 +69,7 @@ pub(super) struct Host {
     /// Up to where the crashed session whose place it took had sent each log; else empty.
     sent_before: Box<[(LogAlias, Offset)]>,
     _place: Option<Box<Place>>,
+    _counted: Counted,
 }
 
 impl Host {
@@ -98,6 +99,7 @@ impl Host {
             turns: Turns::default(),
             sent_before: Box::default(),
             _place: place,
+            _counted: around.context.count(),
         };
         let frame = NodeFrame::Opened(Opened {
             s: number,

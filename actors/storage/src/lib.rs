@@ -7,14 +7,17 @@
 pub mod conformance;
 pub mod embedded;
 mod engine;
+pub mod gathered;
 pub mod memory;
 mod record;
+pub mod redis;
 mod store;
+mod task;
 
 pub use clarion_core::{Page, Settled};
 pub use record::{
-    ApiKey, MessageRecord, MessageTarget, ProductRecord, Subscription, SubscriptionState,
-    TerminalRecord, TokenKey,
+    ApiKey, DEFAULT_GROUP, MessageRecord, MessageTarget, ProductRecord, Subscription,
+    SubscriptionState, TerminalRecord, TokenKey,
 };
 pub use store::{
     Append, Appended, Claim, ClaimOutcome, ConsumeNonce, CursorSave, Finish, LogLimits, NonceUse,

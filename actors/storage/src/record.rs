@@ -1,7 +1,12 @@
 //! Records as the rest of Clarion sees them. How a back end lays them out is its own affair.
 
+use std::sync::Arc;
+
 use clarion_protocol::http::{Counts, Target, TerminalKind, TokenAlgorithm};
 use clarion_protocol::{Epoch, KeyId, LogName, MessageId, Offset, ProductId, TerminalId, UserId};
+
+/// The isolation group of products and nodes that name none.
+pub const DEFAULT_GROUP: &str = "default";
 
 /// A product.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub struct ProductRecord {
     pub allow_sha1_body_hash: bool,
     /// Pushes a second and mode.
     pub pushes_per_s_max: Option<u32>,
+    /// The nodes that serve it: those of the same group. [`DEFAULT_GROUP`] if none was named.
+    pub isolation_group: Arc<str>,
     /// Keys that sign pushes; at most two live ones, and eight in all (the oldest revoked goes).
     pub api_keys: Vec<ApiKey>,
     /// Keys that sign terminal tokens; bounded the same way.

@@ -74,6 +74,7 @@ pub fn record(name: &str) -> ProductRecord {
         kinds: vec![TerminalKind::Pc],
         allow_sha1_body_hash: true,
         pushes_per_s_max: None,
+        isolation_group: clarion_storage::DEFAULT_GROUP.into(),
         api_keys: Vec::new(),
         token_keys: vec![key],
     }

@@ -48,6 +48,8 @@ pub struct Push<'a> {
     pub targets: Vec<(&'a Target, Option<Stored>)>,
     pub ids: BTreeSet<MessageId>,
     pub counts: Option<Counts>,
+    /// When it was accepted, milliseconds.
+    accepted_at: Vec<u64>,
 }
 
 impl Push<'_> {
@@ -83,7 +85,15 @@ pub struct Facts<'a> {
     /// Who may have begun to read a topic.
     joining: HashSet<(&'a Name, &'a LogName)>,
     given: HashMap<&'a Name, HashSet<&'a Name>>,
+    /// When Redis servers were broken, milliseconds.
+    redis_faults: Vec<u64>,
 }
+
+/// How long before a fault of Redis a push may have been accepted whose counts are lost with it:
+/// they are written behind, and no replica is waited for.
+const COUNTS_LOST_BEFORE_MS: u64 = 10_000;
+/// The same after it, until the fail-over is over.
+const COUNTS_LOST_AFTER_MS: u64 = 10_000;
 
 /// What is still to come: accepted, or seen by somebody, and not yet with all it is for.
 #[must_use]
@@ -91,16 +101,24 @@ pub fn missing(records: &[Record]) -> Vec<Owed> {
     Facts::of(records).missing()
 }
 
+/// The pushes whose counts may have been lost with a Redis server.
+#[must_use]
+pub fn counts_may_be_lost(records: &[Record]) -> HashSet<Name> {
+    let facts = Facts::of(records);
+    let lost = facts.pushes.iter().filter(|(_, push)| facts.may_lack_counts(push));
+    lost.map(|(key, _)| Name::clone(key)).collect()
+}
+
 impl<'a> Facts<'a> {
     pub fn of(records: &'a [Record]) -> Self {
         let mut facts = Self::default();
         for (index, record) in records.iter().enumerate() {
-            facts.add(index, &record.event);
+            facts.add(index, record.t, &record.event);
         }
         facts
     }
 
-    fn add(&mut self, index: usize, event: &'a Event) {
+    fn add(&mut self, index: usize, t: u64, event: &'a Event) {
         match event {
             Event::Terminal { who, user, client } => {
                 self.terminals.insert(who, (user.as_deref(), *client));
@@ -128,10 +146,17 @@ impl<'a> Facts<'a> {
             Event::Invoke { key, product, targets, hash } => {
                 let targets = targets.iter().map(|target| (target, None)).collect();
                 let (ids, counts) = (BTreeSet::new(), None);
-                let push = Push { product, hash, invoked: index, targets, ids, counts };
+                let (invoked, accepted_at) = (index, Vec::new());
+                let push = Push { product, hash, invoked, targets, ids, counts, accepted_at };
                 self.pushes.entry(key).or_insert(push);
             }
-            Event::Accepted { key, id, targets } => self.accepted(index, key, *id, targets),
+            Event::Accepted { key, id, targets } => {
+                if let Some(push) = self.pushes.get_mut(key) {
+                    push.accepted_at.push(t);
+                }
+                self.accepted(index, key, *id, targets);
+            }
+            Event::Fault { what, .. } if what.contains("Redis") => self.redis_faults.push(t),
             Event::Refused { key, .. } => self.learn(key, Stored::No),
             Event::Unknown { key, .. } => self.learn(key, Stored::Unknown),
             Event::Counted { key, counts } => {
@@ -174,6 +199,16 @@ impl<'a> Facts<'a> {
 
     pub fn product<'n>(&self, who: &'n Name) -> &'n str {
         split(who).0
+    }
+
+    /// Whether the counts of a push may have been lost with a Redis server.
+    pub fn may_lack_counts(&self, push: &Push<'_>) -> bool {
+        push.accepted_at.iter().any(|at| {
+            let lost = |fault: &u64| {
+                at + COUNTS_LOST_BEFORE_MS > *fault && *at < fault + COUNTS_LOST_AFTER_MS
+            };
+            self.redis_faults.iter().any(lost)
+        })
     }
 
     /// How many terminals have a push.

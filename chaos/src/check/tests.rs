@@ -262,6 +262,19 @@ fn counts_that_do_not_add_up_or_are_not_what_happened_are_told_i13() {
 }
 
 #[test]
+fn counts_of_pushes_around_a_fault_of_redis_may_be_lost_others_not() {
+    let counted = line(r#""counted","key":"k5""#);
+    let fault = |t: u64, what: &str| {
+        let fault = format!(r#"{{"t":{t},"e":"fault","n":2,"what":"{what}"}}"#);
+        let text = GOOD.replace(counted, &fault);
+        check(&records(&text)).into_iter().map(|v| v.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(fault(30, "kill -9 of the Redis master"), []);
+    assert_eq!(fault(30, "kill -9 of node-1"), [Rule::Counts]);
+    assert_eq!(fault(60_000, "kill -9 of the Redis master"), [Rule::Counts]);
+}
+
+#[test]
 fn trouble_is_told_i5_i6() {
     let trouble = r#"{"t":27,"e":"trouble","who":"p/a","what":"a gap"}"#;
     assert_eq!(broken_with(r#""session":3,"generation":3"#, trouble), [Rule::Trouble]);

@@ -1,6 +1,7 @@
 //! Back-ends. Each product has three: one over HTTP that repeats until there is an answer, one over
 //! HTTP that gives up soon and so leaves outcomes unknown, and one over a WebSocket with several
-//! pushes in flight.
+//! pushes in flight. Where there are several nodes the patient ones repeat a push at the next node,
+//! under the same idempotency key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,10 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::payload::{self, CONTENT_TYPE, hash};
-use super::{Product, until};
+use super::{Doors, Product, until};
 use crate::Failure;
 use crate::history::{Event, History, Name};
 
@@ -43,7 +44,7 @@ const IMPATIENT: Duration = Duration::from_millis(150);
 #[derive(Clone)]
 pub(super) struct Common {
     pub product: Product,
-    pub http: String,
+    pub doors: Arc<Doors>,
     pub history: Arc<History>,
     pub stop: watch::Receiver<bool>,
     pub every: Duration,
@@ -61,65 +62,118 @@ pub(super) fn start(
     common: Common,
     pushers: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(), Failure> {
-    let patient = backend(&common, PATIENT)?;
-    let impatient = backend(&common, IMPATIENT)?;
+    // One node is asked as long as it takes; of several each for a while, then the next.
+    let each = common.doors.patience.push.min(PATIENT);
+    let patient = backends(&common, each)?;
+    let impatient = backends(&common, IMPATIENT)?;
     let mut tuning = LinkTuning::default();
-    (tuning.reconnect, tuning.retry, tuning.deadline) = (RETRY, RETRY, PATIENT);
-    let link = patient.connect_with(tuning).map_err(Failure::of("cannot make a push link"))?;
+    (tuning.reconnect, tuning.retry, tuning.deadline) = (RETRY, RETRY, each);
+    let link = |backend: &Backend| {
+        let link = backend.connect_with(tuning.clone());
+        link.map_err(Failure::of("cannot make a push link"))
+    };
+    let links = patient.iter().map(link).collect::<Result<Vec<PushLink>, _>>()?;
     let pusher = |kind: &'static str, number: u64| Pusher {
         rng: Rng::with_seed(common.seed.wrapping_mul(31).wrapping_add(number)),
         prefix: format!("{}-{kind}", common.product.name),
         pushed: 0,
+        at: number as usize,
         common: common.clone(),
     };
-    pushers.spawn(pusher("http", 1).one_by_one(patient));
-    pushers.spawn(pusher("hasty", 2).one_by_one(impatient));
-    pushers.spawn(pusher("link", 3).several(link));
+    pushers.spawn(pusher("http", 1).one_by_one(patient, PATIENT));
+    pushers.spawn(pusher("hasty", 2).one_by_one(impatient, Duration::ZERO));
+    pushers.spawn(pusher("link", 3).several(links));
     Ok(())
 }
 
-fn backend(common: &Common, deadline: Duration) -> Result<Backend, Failure> {
+/// A back-end for each node.
+fn backends(common: &Common, deadline: Duration) -> Result<Vec<Backend>, Failure> {
     let product = &common.product;
-    Backend::builder(&common.http, &product.name, &product.key, &product.secret)
-        .tuning(|tuning: &mut RequestTuning| {
-            tuning.retry = RETRY;
-            tuning.deadline = deadline;
-            tuning.attempt_timeout = tuning.attempt_timeout.min(deadline);
-        })
-        .build()
-        .map_err(Failure::of("cannot make a back-end"))
+    let backend = |http: &String| {
+        Backend::builder(http, &product.name, &product.key, &product.secret)
+            .tuning(|tuning: &mut RequestTuning| {
+                tuning.retry = RETRY;
+                tuning.deadline = deadline;
+                tuning.attempt_timeout = tuning.attempt_timeout.min(deadline);
+            })
+            .build()
+            .map_err(Failure::of("cannot make a back-end"))
+    };
+    common.doors.http.iter().map(backend).collect()
+}
+
+/// Tries one node after the other, from the one at `first` on, until there is an answer that stands
+/// or the patience is over; says at which node that was. That a push may have been stored by an
+/// earlier attempt makes a later refusal unknown.
+async fn patiently<P, F>(
+    nodes: &[P],
+    first: usize,
+    patience: Duration,
+    send: impl Fn(&P) -> F,
+) -> (usize, Result<PushAccepted, PushError>)
+where
+    F: Future<Output = Result<PushAccepted, PushError>>,
+{
+    let end = Instant::now() + patience;
+    let mut unknown = false;
+    let mut at = first;
+    loop {
+        let outcome = send(&nodes[at % nodes.len()]).await;
+        let mut error = match outcome {
+            Ok(accepted) => return (at, Ok(accepted)),
+            Err(error) => error,
+        };
+        unknown |= error.outcome_unknown;
+        error.outcome_unknown = unknown;
+        if !error.retryable || Instant::now() >= end {
+            return (at, Err(error));
+        }
+        at += 1;
+    }
 }
 
 struct Pusher {
     rng: Rng,
     prefix: String,
     pushed: u64,
+    /// The node that answered last, as a place in the list of doors.
+    at: usize,
     common: Common,
 }
 
 impl Pusher {
-    async fn one_by_one(mut self, backend: Backend) -> Result<(), Failure> {
+    async fn one_by_one(mut self, nodes: Vec<Backend>, patience: Duration) -> Result<(), Failure> {
         let mut ticks = ticks(self.common.every);
         while self.goes_on(&mut ticks).await {
             let (key, push) = self.next()?;
-            let outcome = backend.push(push.clone()).await;
+            let send = |node: &Backend| {
+                let (node, push) = (node.clone(), push.clone());
+                async move { node.push(push).await }
+            };
+            let (at, outcome) = patiently(&nodes, self.at, patience, send).await;
             let accepted = outcome.is_ok();
             self.answered(&key, outcome);
+            // The impatient do not stay where they waited in vain.
+            self.at = if accepted { at } else { at + 1 };
             if accepted && self.rng.u32(..REPEATED_ONE_IN) == 0 {
-                let outcome = backend.push(push).await;
+                // Also at another node it is the same message.
+                let (_, outcome) = patiently(&nodes, at + 1, patience, send).await;
                 self.answered(&key, outcome);
             }
         }
         Ok(())
     }
 
-    async fn several(mut self, link: PushLink) -> Result<(), Failure> {
+    async fn several(mut self, links: Vec<PushLink>) -> Result<(), Failure> {
         let mut ticks = ticks(self.common.every);
         let mut in_flight = FuturesUnordered::new();
         loop {
             let room = in_flight.len() < IN_FLIGHT;
             tokio::select! {
-                Some((key, outcome)) = in_flight.next() => self.answered(&key, outcome),
+                Some((key, (at, outcome))) = in_flight.next() => {
+                    self.at = at;
+                    self.answered(&key, outcome);
+                }
                 goes_on = self.goes_on(&mut ticks), if room => {
                     if !goes_on {
                         break;
@@ -128,13 +182,16 @@ impl Pusher {
                     let burst = if self.rng.u32(..10) == 0 { IN_FLIGHT } else { 1 };
                     for _ in 0..burst {
                         let (key, push) = self.next()?;
-                        let sent = link.send(push);
-                        in_flight.push(async move { (key, sent.await) });
+                        let (first, links) = (self.at, &links);
+                        in_flight.push(async move {
+                            let send = |link: &PushLink| link.send(push.clone());
+                            (key, patiently(links, first, PATIENT, send).await)
+                        });
                     }
                 }
             }
         }
-        while let Some((key, outcome)) = in_flight.next().await {
+        while let Some((key, (_, outcome))) = in_flight.next().await {
             self.answered(&key, outcome);
         }
         Ok(())

@@ -26,8 +26,6 @@ use crate::history::{Client, Ending, Event};
 const SESSION: u32 = 1;
 /// Acknowledgements are collected for this long.
 const ACK_EVERY: Duration = Duration::from_millis(100);
-/// How long a link may take to open, and to say good-bye.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest pause before another attempt.
 const RETRY_MS_MAX: u64 = 300;
 /// Codes from here on say: do not come again.
@@ -41,7 +39,7 @@ pub(super) async fn run(task: TerminalTask) -> Result<(), Failure> {
     let topics = task.topics.iter().map(|topic| TopicName::new(topic));
     let topics = topics.collect::<Result<Vec<_>, _>>().map_err(Failure::of("a topic"))?;
     let cursors = BTreeMap::new();
-    let mut terminal = Raw { task, product, topics, cursors, rng, sessions: 0 };
+    let mut terminal = Raw { task, product, topics, cursors, rng, sessions: 0, links: 0 };
     loop {
         if !*terminal.task.wanted.borrow() {
             terminal.task.is_online.send_replace(false);
@@ -70,6 +68,8 @@ struct Raw {
     cursors: BTreeMap<LogName, Cursor>,
     rng: Rng,
     sessions: u64,
+    /// Attempts to make a link: each goes to the next door.
+    links: usize,
 }
 
 /// A session, and what it has not acknowledged yet.
@@ -78,6 +78,8 @@ struct Session {
     logs: HashMap<LogAlias, (LogName, Epoch)>,
     due: BTreeMap<LogAlias, Offset>,
     beat: Interval,
+    /// When the node was last heard.
+    heard: Instant,
 }
 
 impl Raw {
@@ -88,7 +90,9 @@ impl Raw {
             Client::RawPlain | Client::Sdk => Vec::new(),
         };
         self.task.joins();
-        let opening = timeout(PATIENCE, self.open(sent.clone()));
+        self.links += 1;
+        let patience = self.task.doors.patience.connect;
+        let opening = timeout(patience, self.open(sent.clone()));
         let Ok(Ok((socket, opened))) = opening.await else { return Ok(None) };
         let Some(opened) = opened else { return Ok(None) };
         self.sessions += 1;
@@ -110,7 +114,8 @@ impl Raw {
         &self,
         cursors: Vec<(LogName, Cursor)>,
     ) -> Result<(Socket, Option<Opened>), tungstenite::Error> {
-        let mut request = format!("{}{LINK_PATH}", self.task.url).into_client_request()?;
+        let door = self.task.doors.terminals(self.task.first_door + self.links);
+        let mut request = format!("{door}{LINK_PATH}").into_client_request()?;
         let offered = HeaderValue::from_static(SUBPROTOCOL_JSON);
         request.headers_mut().insert("Sec-WebSocket-Protocol", offered);
         let (mut socket, _) = connect_async(request).await?;
@@ -139,7 +144,8 @@ impl Raw {
 
     fn opened(&self, socket: Socket, opened: Opened, sent: Vec<(LogName, Offset)>) -> Session {
         let beat = interval(Duration::from_millis(opened.heartbeat_ms.max(2)) / 2);
-        let mut session = Session { socket, logs: HashMap::new(), due: BTreeMap::new(), beat };
+        let (logs, due, heard) = (HashMap::new(), BTreeMap::new(), Instant::now());
+        let mut session = Session { socket, logs, due, beat, heard };
         self.learn_all(&mut session, opened, sent);
         session
     }
@@ -173,6 +179,7 @@ impl Raw {
             tokio::select! {
                 message = session.socket.next() => match message {
                     Some(Ok(Message::Text(text))) => {
+                        session.heard = Instant::now();
                         if let Some(how) = self.frame(session, &text)? {
                             return Ok(Some(how));
                         }
@@ -187,6 +194,10 @@ impl Raw {
                     return Ok(Some(Ending::Broken));
                 },
                 _ = session.beat.tick() => {
+                    let quiet = session.beat.period() * 2 + self.task.doors.patience.silence;
+                    if session.heard.elapsed() > quiet {
+                        return Ok(Some(Ending::Broken));
+                    }
                     let ping = TerminalFrame::Ping { s: 0 }.to_json();
                     if session.socket.send(Message::text(ping)).await.is_err() {
                         return Ok(Some(Ending::Broken));
@@ -269,7 +280,7 @@ impl Raw {
         {
             return Ending::Broken;
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.task.doors.patience.connect;
         while let Ok(Some(Ok(message))) =
             tokio::time::timeout_at(deadline, session.socket.next()).await
         {

@@ -22,10 +22,17 @@ pub(super) async fn run(mut task: TerminalTask) -> Result<(), Failure> {
     let mut sessions = 0;
     while until(&mut task.wanted, true).await {
         task.joins();
-        let connected = Terminal::builder(&task.url, &task.product, task.token.clone())
+        let patience = task.doors.patience;
+        let connector = task.doors.connector(task.first_door)?;
+        let connected = Terminal::builder(task.doors.any(), &task.product, task.token.clone())
             .cursor_store(FileCursors::new(&task.cursor_file))
             .topics(&task.topics)
-            .tuning(|tuning| tuning.reconnect = RECONNECT)
+            .connector(connector)
+            .tuning(|tuning| {
+                tuning.reconnect = RECONNECT;
+                tuning.connect_timeout = patience.connect;
+                tuning.silence_max = patience.silence;
+            })
             .connect()
             .await;
         let (handle, mut events) =

@@ -13,6 +13,7 @@ use super::output::Output;
 use report::{Report, Reports};
 
 mod all;
+mod cluster;
 mod connect;
 mod fanout;
 mod idle;
@@ -34,6 +35,7 @@ Examples:
   clarion bench idle --links 15000
   clarion bench latency --rate 2000 --seconds 20
   clarion bench all --out node/BENCHMARKS.md
+  clarion bench cluster --help
   clarion bench push --running --pid $(pidof clarion) --server http://127.0.0.1:8080
 
 Figures of server CPU and memory need the process id of the node: known when the node is started
@@ -86,6 +88,8 @@ enum Bench {
     Resume(resume::Options),
     /// Every bench, each on a fresh node, as a Markdown table
     All(all::Options),
+    /// A cluster of nodes with Redis on this machine
+    Cluster(cluster::Arguments),
     /// A load process (internal)
     #[command(hide = true)]
     Load,
@@ -135,6 +139,9 @@ async fn measure(bench: Bench, common: &Common, output: Output) -> Result<(), Fa
         Bench::Connect(options) => Box::pin(connect::run(options, common, output)).await?,
         Bench::Resume(options) => Box::pin(resume::run(options, common, output)).await?,
         Bench::All(options) => return Box::pin(all::run(options, common, output)).await,
+        Bench::Cluster(arguments) => {
+            return Box::pin(cluster::run(arguments, common, output)).await;
+        }
         Bench::Load => return Ok(()),
     };
     let reports = Reports(vec![report]);

@@ -105,7 +105,7 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
 /// shows (I5).
 async fn initialise(data: &Path, config: &Config) -> Result<(), Failure> {
     if !data.exists() {
-        run::store::init(config).await?;
+        run::store::init(config, &Environment::of_process()).await?;
     } else if !config.store.path.exists() {
         let shown = data.display();
         return Err(Failure::new(Exit::Failed, format!("{shown} exists but holds no store"))
@@ -146,6 +146,7 @@ async fn demo_product(system: &System, credentials: &Credentials) -> Result<(), 
                 ],
                 allow_sha1_body_hash: true,
                 pushes_per_s_max: None,
+                isolation_group: clarion_storage::DEFAULT_GROUP.into(),
                 api_keys: vec![api_key],
                 token_keys: vec![token_key],
             };
@@ -210,7 +211,7 @@ fn announce(
     credentials: &Credentials,
     output: Output,
 ) -> Result<(), Failure> {
-    let (http, terminals) = (node.http_url(), node.terminals_url());
+    let (http, terminals) = (node.http_url(), node.terminals_url().unwrap_or_default());
     let directory = credentials.directory();
     let shown = directory.display();
     let clarion = invocation();
@@ -250,7 +251,7 @@ fn announce(
 }
 
 /// How this binary was called, so that the commands shown work where they are pasted.
-fn invocation() -> String {
+pub(crate) fn invocation() -> String {
     let path = std::env::args().next().unwrap_or_else(|| "clarion".to_owned());
     let by_cargo = std::env::var_os("CARGO").is_some() && path.contains("target/");
     match (by_cargo, path.contains("target/release/")) {

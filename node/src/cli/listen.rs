@@ -23,6 +23,7 @@ Examples:
   clarion listen phone-1
   clarion listen phone-1 --user ada --topic news --topic weather
   clarion --json listen phone-1 --count 1 --timeout 30s | jq .payload
+  clarion listen phone-1 --gateways http://127.0.0.1:8080 --gateways http://127.0.0.1:8090
   CLARION_TOKEN=eyJ… clarion listen phone-1 --terminals wss://push.example.com
 
 Messages go to stdout and are acknowledged when they are written; connecting, reconnecting and gaps
@@ -49,6 +50,9 @@ pub(crate) struct Arguments {
     /// Keep cursors and the ids of handled messages in this file, so that nothing is shown twice
     #[arg(long, value_name = "FILE")]
     cursor_file: Option<PathBuf>,
+    /// Ask this HTTP API where to connect, instead of --terminals; repeat for more, asked in turn
+    #[arg(long = "gateways", value_name = "URL")]
+    gateways: Vec<String>,
     /// End after so many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -64,13 +68,22 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     let deadline = arguments.timeout.map(|timeout| Instant::now() + timeout);
     let url = connection.terminals_url().to_owned();
     let token = token_source(&arguments, connection);
-    let mut builder = Terminal::builder(&url, arguments.subject.product.as_str(), token)
+    let product = arguments.subject.product.as_str();
+    let (place, builder) = match arguments.gateways.split_first() {
+        None => (url.clone(), Terminal::builder(&url, product, token)),
+        Some((first, more)) => {
+            let builder = Terminal::discovering(first, product, token);
+            let builder = more.iter().fold(builder, |builder, url| builder.gateways_url(url));
+            (format!("what {first} names"), builder)
+        }
+    };
+    let mut builder = builder
         .topics(arguments.topics.iter().map(TopicName::as_str))
         .agent(concat!("clarion-listen/", env!("CARGO_PKG_VERSION")));
     if let Some(file) = &arguments.cursor_file {
         builder = builder.cursor_store(FileCursors::new(file));
     }
-    output.note(&format!("connecting to {url} as {}", arguments.terminal));
+    output.note(&format!("connecting to {place} as {}", arguments.terminal));
     let (handle, mut events) = builder.connect().await.map_err(not_started)?;
     let shown = show(&mut events, arguments.count, deadline, output).await?;
     finish(&handle, &mut events).await;

@@ -1,8 +1,8 @@
 //! `clarion product`: products and their keys.
 
 use clap::{Args, Subcommand};
-use clarion_protocol::http::{ApiKeyInfo, ProductCreate, ProductInfo, TerminalKind};
-use clarion_protocol::{KeyId, ProductId};
+use clarion_protocol::http::{ApiKeyInfo, ProductChange, ProductCreate, ProductInfo, TerminalKind};
+use clarion_protocol::{IsolationGroup, KeyId, ProductId};
 use serde_json::json;
 
 use super::connection::{Connection, ConnectionOptions};
@@ -16,9 +16,18 @@ Examples:
   clarion product create shop --save               keep its keys for later commands
   clarion --json product create shop > shop.json   secrets are shown this once
   clarion product list
+  clarion product set shop --isolation-group gold  served by the nodes of that group from now on
   clarion product add-key shop --save && clarion product revoke-key shop shop-kabc
 
 All of these need the node's admin token.";
+
+const SET: &str = "\
+Examples:
+  clarion product set shop --isolation-group gold
+  clarion product set shop --isolation-group default
+
+Nodes say which group they are of with node.isolation_group; `clarion cluster status` lists them.
+While no node of the group is there, pushes are refused as retryable.";
 
 /// `clarion product`.
 #[derive(Debug, Args)]
@@ -40,6 +49,15 @@ enum Action {
     Show {
         /// The product
         product: ProductId,
+    },
+    /// Change a product
+    #[command(after_help = SET)]
+    Set {
+        /// The product
+        product: ProductId,
+        /// The group of nodes that serves it from now on; its terminals connect anew
+        #[arg(long, value_name = "GROUP")]
+        isolation_group: IsolationGroup,
     },
     /// Add a key that signs pushes; a product has two live ones at most
     AddKey {
@@ -69,6 +87,9 @@ struct Create {
     /// Pushes a second and mode; unlimited if it is not given
     #[arg(long, value_name = "N")]
     pushes_per_s_max: Option<u32>,
+    /// The group of nodes that serves it
+    #[arg(long, value_name = "GROUP")]
+    isolation_group: Option<IsolationGroup>,
     /// Refuse SHA-1 body hashes, which some OAuth libraries make
     #[arg(long)]
     no_sha1: bool,
@@ -88,6 +109,11 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         Action::List => list(&connection, output).await,
         Action::Show { product } => {
             let info = connection.admin()?.product(&product).await?;
+            output.result(&info, || shown(&info))
+        }
+        Action::Set { product, isolation_group } => {
+            let change = ProductChange { isolation_group: Some(isolation_group) };
+            let info = connection.admin()?.change_product(&product, &change).await?;
             output.result(&info, || shown(&info))
         }
         Action::AddKey { product, save } => add_key(&connection, &product, save, output).await,
@@ -111,6 +137,7 @@ async fn create(connection: &Connection, create: Create, output: Output) -> Resu
         kinds: (!create.kinds.is_empty()).then_some(create.kinds),
         allow_sha1_body_hash: create.no_sha1.then_some(false),
         pushes_per_s_max: create.pushes_per_s_max,
+        isolation_group: create.isolation_group,
         token_public_key_pem,
     };
     let info = connection.admin()?.create_product(&request).await?;
@@ -171,11 +198,12 @@ async fn list(connection: &Connection, output: Output) -> Result<(), Failure> {
         }
     }
     output.result(&all, || {
-        let mut table = Table::new(["product", "terminals", "keys", "created"]);
+        let mut table = Table::new(["product", "group", "terminals", "keys", "created"]);
         for info in &all {
             let live = info.api_keys.iter().filter(|key| key.revoked_at_ms.is_none()).count();
             table.row([
                 info.product.to_string(),
+                info.isolation_group.to_string(),
                 info.terminals.to_string(),
                 live.to_string(),
                 time(info.created_at_ms),
@@ -225,12 +253,13 @@ fn shown(info: &ProductInfo) -> String {
     };
     let mut text = format!(
         "product     {}\ncreated     {}\nterminals   {}\nkinds       {}\npushes/s    {rate} in each \
-         mode\nSHA-1       {}\n",
+         mode\nSHA-1       {}\ngroup       {}\n",
         info.product,
         time(info.created_at_ms),
         info.terminals,
         kinds.join(", "),
         if info.allow_sha1_body_hash { "accepted" } else { "refused" },
+        info.isolation_group,
     );
     for key in &info.api_keys {
         text.push_str(&format!("push key    {}  {}\n", key.key, state(key.revoked_at_ms)));

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> 
             .await
             .map_err(|error| Failure::from(error).naming(&file))?;
         let (http, terminals) = (node.http_url(), node.terminals_url());
-        tracing::info!(node = id, http, terminals, "ready");
+        tracing::info!(node = id, http, terminals = terminals.as_deref(), "ready");
         if output.is_json() {
             let pid = std::process::id();
             let ready = json!({

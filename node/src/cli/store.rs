@@ -1,4 +1,4 @@
-//! `clarion store`: the data directory of the embedded store. Only these commands give a store a
+//! `clarion store`: the data directory of the embedded store, or the keys in Redis. Only these commands give a store a
 //! lineage (I5): `init` a first one, `restored` a new one after a backup was put back.
 
 use std::path::PathBuf;
@@ -21,15 +21,18 @@ Examples:
 
 const INIT: &str = "\
 Examples:
-  clarion check-config node.toml && clarion store init node.toml && clarion start node.toml";
+  clarion check-config node.toml && clarion store init node.toml && clarion start node.toml
+
+A node alone keeps its store in a directory. The nodes of a cluster share one in Redis: make it once,
+with the config of any of them. What holds a store already is refused and stays as it is.";
 
 /// `clarion store`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make the data directory that the config names; it must not hold a store yet
+    /// Make the store that the config names: a directory, or keys in Redis; once for all nodes
     #[command(after_help = INIT)]
     Init(File),
-    /// Put a restored backup into service: gives it a new lineage
+    /// Put a restored backup into service: give it a new lineage
     #[command(after_help = RESTORED)]
     Restored(File),
 }
@@ -43,13 +46,13 @@ pub(crate) struct File {
 
 pub(crate) fn run(command: &Command, output: Output) -> Result<(), Failure> {
     let (Command::Init(File { file }) | Command::Restored(File { file })) = command;
-    let (config, _) = load(file)?;
-    let path = config.store.path.display().to_string();
+    let (config, environment) = load(file)?;
+    let path = run::store::place(&config);
     let shown = file.display().to_string();
     run::runtime()?.block_on(async {
         match command {
             Command::Init(_) => {
-                let epoch = run::store::init(&config)
+                let epoch = run::store::init(&config, &environment)
                     .await
                     .map_err(|error| Failure::from(error).naming(&shown))?;
                 output.result(&json!({"path": path, "epoch": epoch}), || {
@@ -57,7 +60,7 @@ pub(crate) fn run(command: &Command, output: Output) -> Result<(), Failure> {
                 })
             }
             Command::Restored(_) => {
-                let epoch = run::store::restored(&config)
+                let epoch = run::store::restored(&config, &environment)
                     .await
                     .map_err(|error| Failure::from(error).naming(&shown))?;
                 output.result(&json!({"path": path, "epoch": epoch}), || {

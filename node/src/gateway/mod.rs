@@ -16,6 +16,7 @@ use clarion_actors::{LinkIo, System, first_message};
 use clarion_config::{Config, TerminalsConfig};
 use clarion_protocol::terminal::{LINK_PATH, SUBPROTOCOL_JSON, TERMINAL_FRAME_BYTES_MAX};
 use clarion_protocol::{Code, Problem};
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 use crate::http::tls::server_config;
+use crate::neighbours::Neighbours;
 
 use addresses::{Addresses, Place};
 use pace::Pace;
@@ -43,6 +45,7 @@ type UpgradedFuture = Pin<Box<dyn Future<Output = Option<LinkFuture>> + Send>>;
 pub async fn serve(
     system: System,
     config: Arc<Config>,
+    neighbours: Neighbours,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
@@ -56,6 +59,7 @@ pub async fn serve(
         waiting: Arc::default(),
         system,
         config,
+        neighbours,
         tls,
     });
     let mut pace = Pace::new(door.config.terminals.accepts_per_s_max);
@@ -97,6 +101,7 @@ pub async fn serve(
 struct Door {
     system: System,
     config: Arc<Config>,
+    neighbours: Neighbours,
     tls: Option<TlsAcceptor>,
     addresses: Arc<Addresses>,
     /// Connections that are in their handshake or wait for it.
@@ -116,8 +121,7 @@ impl Door {
         tune(&stream, terminals);
         let place = self.addresses.enter(peer.ip());
         let links = self.system.link_count() + self.waiting.load(Ordering::Relaxed);
-        let full = place.is_none() || links >= terminals.links_max;
-        let refusal = full.then_some(Code::LinkLimit);
+        let refusal = self.refusal(place.is_some() && links < terminals.links_max);
         let patience = Duration::from_millis(terminals.handshake_timeout_ms);
         let handshake = async {
             let _place = turn.come().await.ok_or("closed")?;
@@ -141,6 +145,19 @@ impl Door {
         let label = outcome.as_ref().err().copied().unwrap_or("ok");
         metrics::counter!("clarion_handshakes_total", "outcome" => label).increment(1);
         outcome.ok()
+    }
+
+    /// Why a newcomer is not let in, if it is not.
+    fn refusal(&self, has_room: bool) -> Option<Code> {
+        let draining = self.system.draining().now_or_never().is_some();
+        if draining {
+            // While it drains it sends those away that it has.
+            return Some(Code::Draining);
+        }
+        if !has_room {
+            return Some(Code::LinkLimit);
+        }
+        self.neighbours.sends_away().then_some(Code::Overloaded)
     }
 
     #[allow(clippy::result_large_err, reason = "the callback's type is the library's")]

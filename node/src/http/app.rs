@@ -12,8 +12,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
+use super::asking::Asking;
 use super::kept::Keeper;
 use super::measures::Measures;
+use crate::neighbours::Neighbours;
 
 /// Renders what `GET /metrics` answers with.
 pub type MetricsRender = Arc<dyn Fn() -> String + Send + Sync>;
@@ -84,6 +86,10 @@ pub(super) struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) push_links: PushLinks,
     pub(super) keeper: Keeper,
+    /// The other nodes.
+    pub(super) neighbours: Neighbours,
+    /// Who asked for access points how often.
+    pub(super) asking: Asking,
     pub(super) started: Instant,
 }
 

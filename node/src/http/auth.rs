@@ -227,6 +227,7 @@ mod tests {
             kinds: vec![],
             allow_sha1_body_hash: false,
             pushes_per_s_max: None,
+            isolation_group: clarion_storage::DEFAULT_GROUP.into(),
             api_keys: keys.into(),
             token_keys: vec![],
         }

@@ -97,13 +97,17 @@ fn parameters(route: &Route) -> Value {
     });
     let in_query = route.query.iter().map(|name| {
         let schema = match *name {
+            "limit" if route.path == "/v1/gateways" => json!({ "type": "integer", "minimum": 1,
+                "maximum": clarion_protocol::http::GATEWAYS_MAX,
+                "default": clarion_protocol::http::GATEWAYS_DEFAULT }),
             "limit" => json!({ "type": "integer", "minimum": 1,
                 "maximum": clarion_protocol::http::PAGE_MAX,
                 "default": clarion_protocol::http::PAGE_DEFAULT }),
             "door" => json!({ "enum": ["push", "terminals"] }),
+            "unready" => json!({ "enum": ["404", "503"] }),
             _ => reference("Id"),
         };
-        json!({ "name": name, "in": "query", "required": false, "schema": schema })
+        json!({ "name": name, "in": "query", "required": route.needs(name), "schema": schema })
     });
     in_path.chain(in_query).collect()
 }
@@ -139,6 +143,9 @@ pub(super) fn codes(route: &Route) -> BTreeSet<u16> {
             codes.extend(signature);
             codes.extend([Code::AdminTokenInvalid, Code::ProductUnknown]);
         }
+    }
+    if route.role().is_some() {
+        codes.push(Code::NotServedHere);
     }
     if route.body.is_some() {
         codes.extend(body);

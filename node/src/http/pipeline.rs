@@ -110,6 +110,13 @@ async fn stages(
     body: axum::body::Body,
     id: &RequestId,
 ) -> Result<Served, Refusal> {
+    if let Some(role) = route.role()
+        && !app.config.node.roles.contains(&role)
+    {
+        let role = role.as_str();
+        let detail = format!("node {} has not the role {role}", app.config.node.id);
+        return Err((Code::NotServedHere, detail).into());
+    }
     let params = Params::of(&mut parts).await?;
     if route.body.is_some() {
         body::check_content_type(&parts.headers, &body)?;

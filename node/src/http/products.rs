@@ -4,10 +4,10 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clarion_protocol::http::{
-    ApiKeyInfo, Page, ProductCreate, ProductInfo, TerminalKind, TokenAlgorithm, TokenKeyCreate,
-    TokenKeyInfo,
+    ApiKeyInfo, Page, ProductChange, ProductCreate, ProductInfo, TerminalKind, TokenAlgorithm,
+    TokenKeyCreate, TokenKeyInfo,
 };
-use clarion_protocol::{Code, KeyId};
+use clarion_protocol::{Code, IsolationGroup, KeyId};
 use clarion_storage::{ApiKey, ProductRecord, TokenKey};
 
 use super::keys::{self, new_api_key, new_token_key, public_token_key};
@@ -55,6 +55,23 @@ pub(super) async fn get(call: Call) -> Answer {
     let record = call.app.system.product(&product).await?.ok_or(Code::ProductUnknown)?;
     let terminals = call.app.system.terminal_count(&product).await?;
     json(StatusCode::OK, &info(ProductRecord::clone(&record), terminals, Secrets::Hidden))
+}
+
+/// `PATCH /v1/products/{product}`.
+pub(super) async fn change(call: Call) -> Answer {
+    let product = call.product_id()?;
+    let ProductChange { isolation_group } = call.json()?;
+    let Some(group) = isolation_group else {
+        return Err((Code::InvalidField, "isolation_group: nothing else can be changed").into());
+    };
+    let change = |record: &mut ProductRecord| {
+        record.isolation_group = group.as_str().into();
+        Ok(record.clone())
+    };
+    let record = call.app.system.change_product(&product, change).await?;
+    tracing::info!(%product, %group, "a product was changed");
+    let terminals = call.app.system.terminal_count(&product).await?;
+    json(StatusCode::OK, &info(record, terminals, Secrets::Hidden))
 }
 
 /// `POST /v1/products/{product}/keys`.
@@ -108,6 +125,7 @@ pub(super) async fn revoke_token_key(call: Call) -> Answer {
 }
 
 fn record(request: ProductCreate, now_ms: u64) -> Result<ProductRecord, Refusal> {
+    let group = request.isolation_group.unwrap_or_default();
     let ProductCreate { product, kinds, allow_sha1_body_hash, pushes_per_s_max, .. } = request;
     let mut kinds = kinds.unwrap_or_else(|| ALL_KINDS.to_vec());
     kinds.sort_unstable();
@@ -127,6 +145,7 @@ fn record(request: ProductCreate, now_ms: u64) -> Result<ProductRecord, Refusal>
         kinds,
         allow_sha1_body_hash: allow_sha1_body_hash.unwrap_or(true),
         pushes_per_s_max,
+        isolation_group: group.as_str().into(),
         api_keys: vec![new_api_key(&product, now_ms)],
         token_keys: vec![token_key],
         product,
@@ -142,6 +161,8 @@ fn info(record: ProductRecord, terminals: u64, secrets: Secrets) -> ProductInfo 
         kinds: record.kinds,
         allow_sha1_body_hash: record.allow_sha1_body_hash,
         pushes_per_s_max: record.pushes_per_s_max,
+        // Only what passed as such was ever stored.
+        isolation_group: IsolationGroup::new(&record.isolation_group).unwrap_or_default(),
         terminals,
         api_keys: api_keys.collect(),
         token_keys: token_keys.collect(),
@@ -184,6 +205,9 @@ mod tests {
         assert!(record.allow_sha1_body_hash);
         assert_eq!((record.api_keys.len(), record.token_keys.len()), (1, 1));
         assert_eq!(record.token_keys[0].algorithm, TokenAlgorithm::HS256);
+        assert_eq!(&*record.isolation_group, IsolationGroup::DEFAULT);
+        let gold = create(r#"{"product":"demo","isolation_group":"gold"}"#).unwrap();
+        assert_eq!(info(gold, 0, Secrets::Hidden).isolation_group.as_str(), "gold");
     }
 
     #[test]

@@ -5,12 +5,15 @@ use std::future::Future;
 use std::pin::Pin;
 
 use axum::http::Method;
+use clarion_config::Role;
 use clarion_protocol::Code;
 
 use super::auth::Access;
 use super::problem::Answer;
 use super::request::Call;
-use super::{docs, health, openapi, products, push, push_link, status, terminals, tokens, topics};
+use super::{
+    cluster, docs, health, openapi, products, push, push_link, status, terminals, tokens, topics,
+};
 
 /// A handler at work.
 pub(super) type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -46,6 +49,16 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// The role that a node must have to serve it; none when every node does.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.path.starts_with("/v1/products").then_some(Role::Push)
+    }
+
+    /// Whether a parameter of the query must be given.
+    pub(super) fn needs(&self, parameter: &str) -> bool {
+        self.path == "/v1/where" && parameter == "product"
+    }
+
     /// What to say when the handler does not answer in time.
     pub(super) fn on_timeout(&self) -> Code {
         if self.method == Method::GET { Code::StoreUnavailable } else { Code::OutcomeUnknown }
@@ -92,9 +105,9 @@ macro_rules! routes {
 use Code::{
     AllTargetsFailed, AllTargetsFailedRetryable, Draining, IdempotencyHeaderMismatch,
     IdempotencyInProgress, IdempotencyMismatch, InboxFull, InvalidField, LaneFull, LinkLimit,
-    MessageUnknown, NotFound, OutcomeUnknown, Overloaded, PayloadTooLarge, ProductExists,
-    ProductUnknown, RateLimited, StoreFull, StoreUnavailable, SubprotocolMissing, TerminalUnknown,
-    TooManyKeys, TooManyTargets,
+    MessageUnknown, NodeUnknown, NotFound, OutcomeUnknown, Overloaded, PayloadTooLarge,
+    ProductExists, ProductUnknown, RateLimited, StoreFull, StoreUnavailable, SubprotocolMissing,
+    TerminalUnknown, TooManyKeys, TooManyTargets,
 };
 use Content::{Json, Nothing, Text};
 
@@ -145,6 +158,10 @@ routes! {
     GET "/v1/products/{product}" Admin products::get,
         "One product.",
         query &[], body NO_BODY, answers &[(200, Json("ProductInfo"))], codes &[ProductUnknown];
+    PATCH "/v1/products/{product}" Admin products::change,
+        "Change a product: the isolation group that serves it.",
+        query &[], body required("ProductChange"), answers &[(200, Json("ProductInfo"))],
+        codes &[ProductUnknown];
     POST "/v1/products/{product}/keys" Admin products::create_key,
         "Make another key that signs pushes. The answer holds its secret, this once.",
         query &[], body NO_BODY, answers &[(201, Json("ApiKeyInfo"))],
@@ -166,14 +183,29 @@ routes! {
     GET "/v1/status" Admin status::get,
         "What the node is doing.",
         query &[], body NO_BODY, answers &[(200, Json("Status"))], codes &[];
+    GET "/v1/gateways" Open cluster::gateways,
+        "Where terminals connect, the best first.",
+        query &["product", "limit"], body NO_BODY, answers &[(200, Json("Gateways"))],
+        codes &[RateLimited];
+    GET "/v1/cluster" Admin cluster::status,
+        "The nodes of the cluster, as this one sees them.",
+        query &[], body NO_BODY, answers &[(200, Json("ClusterStatus"))], codes &[];
+    POST "/v1/cluster/nodes/{node}/drain" Admin cluster::drain,
+        "Send what a node does elsewhere, then end it.",
+        query &[], body NO_BODY, answers &[(202, Json("DrainStarted"))],
+        codes &[NodeUnknown, Overloaded];
+    GET "/v1/where" Admin cluster::place,
+        "Which node the log of a terminal, a user, a topic or a product is on, and why.",
+        query &["product", "terminal", "user", "topic"], body NO_BODY,
+        answers &[(200, Json("Where"))], codes &[ProductUnknown];
     GET "/livez" Open health::live,
         "Whether the node's parts make progress; 503 if not.",
         query &[], body NO_BODY, answers &[(200, Json("Liveness")), (503, Json("Liveness"))],
         codes &[];
     GET "/readyz" Open health::ready,
-        "Whether the doors serve, or the one named; 503 if not.",
-        query &["door"], body NO_BODY,
-        answers &[(200, Json("Readiness")), (503, Json("Readiness"))], codes &[InvalidField];
+        "Whether the doors serve, or the one named; 503 if not, or 404 as `unready` says.",
+        query &["door", "unready"], body NO_BODY,
+        answers &[(200, Json("Readiness")), (404, Json("Readiness")), (503, Json("Readiness"))], codes &[InvalidField];
     GET "/metrics" Open health::metrics,
         "Metrics, as Prometheus reads them.",
         query &[], body NO_BODY, answers &[(200, Text(health::METRICS_TYPE))], codes &[];

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 /// Every schema by its name.
 pub(super) fn all() -> Map<String, Value> {
-    let groups = [basics(), pushes(), messages(), terminals(), products(), node()];
+    let groups = [basics(), pushes(), messages(), terminals(), products(), node(), cluster()];
     groups.into_iter().flatten().collect()
 }
 
@@ -215,7 +215,7 @@ fn products() -> Group {
         &["product"],
         json!({ "product": r("Id"), "kinds": kinds, "allow_sha1_body_hash": flag(),
             "pushes_per_s_max": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
-            "token_public_key_pem": text() }),
+            "isolation_group": r("Id"), "token_public_key_pem": text() }),
     );
     let info = object(
         &[
@@ -223,12 +223,14 @@ fn products() -> Group {
             "created_at_ms",
             "kinds",
             "allow_sha1_body_hash",
+            "isolation_group",
             "terminals",
             "api_keys",
             "token_keys",
         ],
         json!({ "product": r("Id"), "created_at_ms": number(), "kinds": kinds,
-            "allow_sha1_body_hash": flag(), "pushes_per_s_max": number(), "terminals": number(),
+            "allow_sha1_body_hash": flag(), "pushes_per_s_max": number(), "isolation_group": r("Id"),
+            "terminals": number(),
             "api_keys": list("ApiKeyInfo"), "token_keys": list("TokenKeyInfo") }),
     );
     let api_key = object(
@@ -249,6 +251,7 @@ fn products() -> Group {
     );
     let mut group = named([
         ("ProductCreate", create),
+        ("ProductChange", closed(&[], json!({ "isolation_group": r("Id") }))),
         ("ProductInfo", info),
         ("ApiKeyInfo", api_key),
         ("TokenKeyInfo", token_key),
@@ -282,6 +285,65 @@ fn node() -> Group {
         ("Liveness", object(&["alive"], json!({ "alive": flag() }))),
         ("Readiness", readiness),
         ("Status", status),
+    ])
+}
+
+fn cluster() -> Group {
+    let gateway = object(&["url", "node"], json!({ "url": text(), "node": text() }));
+    let gateways =
+        object(&["gateways", "ttl_s"], json!({ "gateways": list("Gateway"), "ttl_s": number() }));
+    let load = ["links", "links_max", "sessions", "cpu_permille"];
+    let fields: Map<String, Value> =
+        load.iter().map(|name| ((*name).to_owned(), number())).collect();
+    let node = object(
+        &[
+            "node",
+            "boot",
+            "version",
+            "roles",
+            "isolation_group",
+            "http_url",
+            "reachable",
+            "owns",
+            "why",
+            "draining",
+            "sick",
+            "flaps",
+            "slots",
+            "load",
+        ],
+        json!({ "node": text(), "boot": text(), "version": text(),
+            "roles": { "type": "array", "items": text() }, "isolation_group": r("Id"),
+            "address": text(), "http_url": text(), "terminals_url": text(), "reachable": flag(),
+            "owns": flag(), "why": text(), "draining": flag(), "sick": flag(),
+            "quarantined_until_ms": number(), "flaps": number(), "slots": number(),
+            "load": r("Load"), "status": r("Any") }),
+    );
+    let status = object(
+        &["node", "nodes"],
+        json!({ "node": text(), "cluster": text(), "nodes": list("ClusterNode") }),
+    );
+    let place = object(
+        &["log", "isolation_group", "slot", "why", "order", "readers"],
+        json!({ "log": text(), "isolation_group": r("Id"), "slot": number(), "owner": text(),
+            "why": text(), "order": list("WhereNode"),
+            "readers": { "type": "array", "items": text() } }),
+    );
+    named([
+        ("Gateway", gateway),
+        ("Gateways", gateways),
+        ("Load", object(&load, Value::Object(fields))),
+        ("ClusterNode", node),
+        ("ClusterStatus", status),
+        (
+            "DrainStarted",
+            object(&["node", "started"], json!({ "node": text(), "started": flag() })),
+        ),
+        ("Where", place),
+        (
+            "WhereNode",
+            object(&["node", "reachable"], json!({ "node": text(), "reachable": flag() })),
+        ),
     ])
 }
 

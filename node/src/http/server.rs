@@ -25,11 +25,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::app::{AdminToken, MetricsRender, Phase, PushLinks, Shared, reached};
+use super::asking::Asking;
 use super::kept;
 use super::measures::{self, Measures};
 use super::pipeline::router;
 use super::tls::{self, TlsError};
 use super::upgrade::Slot;
+use crate::neighbours::Neighbours;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -44,6 +46,15 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
 /// Pause when the process cannot take another connection (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Lists of access points that one address may ask for in a second, and at once after a while of
+/// silence: terminals of a whole company may stand behind it.
+const GATEWAYS_PER_S: u32 = 50;
+const GATEWAYS_AT_ONCE: u32 = 200;
+
+/// Where a connection comes from, among the extensions of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeerAddress(pub(super) SocketAddr);
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +84,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     system: System,
     config: Arc<Config>,
+    neighbours: Neighbours,
     admin_token: AdminToken,
     metrics: MetricsRender,
     listener: TcpListener,
@@ -98,6 +110,8 @@ pub async fn serve(
         phase: phases.clone(),
         push_links: PushLinks::default(),
         keeper,
+        neighbours,
+        asking: Asking::new(GATEWAYS_PER_S, GATEWAYS_AT_ONCE),
         started: Instant::now(),
         system: system.clone(),
         config: Arc::clone(&config),
@@ -183,17 +197,19 @@ impl Connections {
     async fn serve(self, stream: TcpStream, _place: OwnedSemaphorePermit) {
         // Answers are written whole: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
+        // One that is gone already has no address.
+        let Ok(peer) = stream.peer_addr() else { return };
         match &self.tls {
-            None => self.serve_http(stream).await,
+            None => self.serve_http(stream, peer).await,
             Some(tls) => match timeout(TLS_TIMEOUT, Box::pin(tls.accept(stream))).await {
-                Ok(Ok(stream)) => self.serve_http(stream).await,
+                Ok(Ok(stream)) => self.serve_http(stream, peer).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             },
         }
     }
 
-    async fn serve_http<S>(&self, stream: S)
+    async fn serve_http<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -201,6 +217,7 @@ impl Connections {
         let router = TowerToHyperService::new(self.router.clone());
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(slot.clone());
+            request.extensions_mut().insert(PeerAddress(peer));
             router.call(request.map(Body::new))
         });
         let mut phases = self.phases.clone();

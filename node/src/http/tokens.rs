@@ -83,6 +83,7 @@ mod tests {
             kinds: kinds.to_vec(),
             allow_sha1_body_hash: true,
             pushes_per_s_max: None,
+            isolation_group: clarion_storage::DEFAULT_GROUP.into(),
             api_keys: vec![],
             token_keys: vec![new_token_key(&product, 1)],
             product,

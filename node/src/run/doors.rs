@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use clarion_config::Config;
+use clarion_config::{Config, Role};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
@@ -27,9 +27,13 @@ impl Door {
         Self::take("http.listen", config.http.listen, HTTP_BACKLOG)
     }
 
-    /// The terminals'.
-    pub(super) fn terminals(config: &Config) -> Result<Self, StartError> {
-        Self::take("terminals.listen", config.terminals.listen, config.terminals.backlog)
+    /// The terminals'; none without the gateway role.
+    pub(super) fn terminals(config: &Config) -> Result<Option<Self>, StartError> {
+        if !config.node.roles.contains(&Role::Gateway) {
+            return Ok(None);
+        }
+        let terminals = &config.terminals;
+        Self::take("terminals.listen", terminals.listen, terminals.backlog).map(Some)
     }
 
     fn take(key: &'static str, wanted: SocketAddr, backlog: u32) -> Result<Self, StartError> {
@@ -46,6 +50,12 @@ impl Door {
             Ok(socket) => Ok(Self { socket, key, wanted, backlog }),
             Err(error) => Err(refused(key, wanted, &error)),
         }
+    }
+
+    /// The address with the port that the system chose, if that was 0.
+    pub(super) fn address(&self) -> SocketAddr {
+        let taken = self.socket.local_addr().ok().and_then(|address| address.as_socket());
+        taken.unwrap_or(self.wanted)
     }
 
     /// Opens it.
@@ -99,6 +109,15 @@ mod tests {
         assert!(error.message.contains("`http.listen`"), "{error}");
         assert!(error.message.contains(&address.to_string()), "{error}");
         assert!(error.mend.unwrap().contains("another port"));
+    }
+
+    #[test]
+    fn a_node_that_is_no_gateway_takes_no_terminals() {
+        let mut config = config("127.0.0.1:0".parse().unwrap());
+        config.terminals.listen = "127.0.0.1:0".parse().unwrap();
+        assert!(Door::terminals(&config).unwrap().is_some());
+        config.node.roles = vec![Role::Push, Role::Broker];
+        assert!(Door::terminals(&config).unwrap().is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clarion_actors::system::System;
+use clarion_actors::System;
 use clarion_config::{Config, Environment};
 use clarion_storage::{Store, StoreError};
 use tokio::sync::watch;
@@ -14,12 +14,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::doors::Door;
 use super::error::StartError;
 use super::signals::Signals;
-use super::{raise_descriptor_limit, store};
+use super::{cluster, raise_descriptor_limit, store};
 use crate::telemetry::Metrics;
 use crate::{gateway, http};
 
 /// How often the store is asked whether it can go on.
 const STORE_LOOK: Duration = Duration::from_millis(500);
+
+/// Other access points that a terminal is told when it is sent away.
+const GOAWAY_NAMES: usize = 3;
 
 /// What the drain may take beyond `node.drain_timeout_ms`: the last cursors and the last fsync.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
@@ -30,7 +33,8 @@ pub struct Node {
     store: Arc<dyn Store>,
     config: Arc<Config>,
     http: SocketAddr,
-    terminals: SocketAddr,
+    /// None without the gateway role.
+    terminals: Option<SocketAddr>,
     signals: Signals,
     /// Listeners and upkeep; none ends before `stop` unless something is wrong.
     parts: JoinSet<(&'static str, Result<(), String>)>,
@@ -51,23 +55,24 @@ impl Node {
     ///
     /// # Errors
     /// What is wrong and how to mend it. Nothing was accepted then.
-    pub async fn start(config: Config, environment: &Environment) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, environment: &Environment) -> Result<Self, StartError> {
         let signals = Signals::listen()?;
         let descriptors = raise_descriptor_limit();
         tracing::debug!(?descriptors, "open files that this process may have");
         let metrics = Metrics::install().map_err(|error| StartError::new(error.to_string()))?;
         let admin_token = admin_token(&config, environment)?;
+        let cookie = cluster::cookie(&config, environment)?;
         certificates(&config)?;
         let doors = (Door::http(&config)?, Door::terminals(&config)?);
-        let store = store::open(&config).await?;
+        cluster::addresses(&mut config, doors.0.address(), doors.1.as_ref().map(Door::address));
+        let store = store::open(&config, environment).await?;
         let config = Arc::new(config);
-        let system =
-            System::start(Arc::clone(&config), Arc::clone(&store)).await.map_err(|failure| {
-                let detail = failure.detail.unwrap_or_else(|| failure.code.help().to_owned());
-                StartError::new(format!("the actors do not start: {}: {detail}", failure.code))
-            })?;
+        let system = cluster::start(&config, &store, cookie).await?;
         let (http_listener, http) = doors.0.open()?;
-        let (terminals_listener, terminals) = doors.1.open()?;
+        let terminals = doors.1.map(Door::open).transpose()?;
+        let neighbours = cluster::neighbours(&config, &system);
+        let others = neighbours.clone();
+        system.set_elsewhere(move || others.elsewhere(GOAWAY_NAMES, fastrand::u64(..)));
 
         let stop = watch::Sender::new(false);
         let mut parts = JoinSet::new();
@@ -78,15 +83,21 @@ impl Node {
         let served = http::serve(
             system.clone(),
             Arc::clone(&config),
+            neighbours.clone(),
             http::AdminToken::from(&admin_token),
             render,
             http_listener,
             stopped(&stop),
         );
         parts.spawn(async { ("http", served.await.map_err(|error| error.to_string())) });
-        let served =
-            gateway::serve(system.clone(), Arc::clone(&config), terminals_listener, stopped(&stop));
-        parts.spawn(async { ("terminals", served.await.map_err(|error| error.to_string())) });
+        let terminals = terminals.map(|(listener, address)| {
+            let (system, config) = (system.clone(), Arc::clone(&config));
+            let served =
+                gateway::serve(system, config, neighbours.clone(), listener, stopped(&stop));
+            parts.spawn(async { ("terminals", served.await.map_err(|error| error.to_string())) });
+            address
+        });
+        crate::task::spawn(neighbours.judge());
         let stopped = stopped(&stop);
         parts.spawn(async move {
             tokio::select! {
@@ -110,13 +121,14 @@ impl Node {
         url("http", "https", &self.config.http.tls_cert_file, self.http)
     }
 
-    /// Where terminals connect.
+    /// Where terminals connect; none without the gateway role.
     #[must_use]
-    pub fn terminals_url(&self) -> String {
-        url("ws", "wss", &self.config.terminals.tls_cert_file, self.terminals)
+    pub fn terminals_url(&self) -> Option<String> {
+        let certificate = &self.config.terminals.tls_cert_file;
+        self.terminals.map(|address| url("ws", "wss", certificate, address))
     }
 
-    /// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+    /// Runs until SIGTERM, SIGINT or an operator's `cluster drain`, then drains. A second signal ends the process at once.
     ///
     /// # Errors
     /// When a part of the node ended, the store cannot go on, or the drain took too long.
@@ -127,6 +139,10 @@ impl Node {
             tokio::select! {
                 signal = self.signals.next() => {
                     tracing::info!(signal, "draining");
+                    break;
+                }
+                () = self.system.drain_wanted() => {
+                    tracing::info!("draining: an operator asked for it");
                     break;
                 }
                 Some(ended) = self.parts.join_next() => return Err(too_early(ended)),
@@ -198,7 +214,7 @@ fn certificates(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn url(
+pub(super) fn url(
     plain: &str,
     secure: &str,
     certificate: &Option<std::path::PathBuf>,

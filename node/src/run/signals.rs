@@ -8,13 +8,13 @@ use super::error::StartError;
 const INTERRUPTED: i32 = 130;
 
 /// The signals that stop a node, listened to from here on.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> Result<Self, StartError> {
+    pub(crate) fn listen() -> Result<Self, StartError> {
         let listen = |kind| {
             signal(kind).map_err(|error| StartError::new(format!("cannot take signals: {error}")))
         };
@@ -25,7 +25,7 @@ impl Signals {
     }
 
     /// Waits for one.
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -33,7 +33,7 @@ impl Signals {
     }
 
     /// Waits for one and ends the process.
-    pub(super) async fn end_at_once(&mut self) {
+    pub(crate) async fn end_at_once(&mut self) {
         let signal = self.next().await;
         tracing::warn!(signal, "told twice: ending without draining");
         std::process::exit(INTERRUPTED);

@@ -1,42 +1,102 @@
 //! The store of a node: opened at the start, made and put back into service by `clarion store`.
 
+mod redis;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use clarion_config::{Config, StoreKind};
+use clarion_config::{Config, Environment, StoreKind};
 use clarion_protocol::Epoch;
-use clarion_storage::Store;
 use clarion_storage::embedded::{self, EmbeddedConfig, EmbeddedStore, OpenError};
+use clarion_storage::redis::{Finding, RedisStore};
+use clarion_storage::{Store, StoreError};
 
 use super::error::StartError;
 
 /// Opens the store that the config names. A store without a lineage is never made here (I5).
-pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+pub(crate) async fn open(
+    config: &Config,
+    environment: &Environment,
+) -> Result<Arc<dyn Store>, StartError> {
     match config.store.kind {
         StoreKind::Embedded => {
             let embedded = embedded(config);
             let store = blocking(move || EmbeddedStore::open(embedded)).await?;
             Ok(Arc::new(store))
         }
+        StoreKind::Redis => {
+            let settings = redis::settings(config, environment)?;
+            let opened = RedisStore::open(settings).await;
+            Ok(Arc::new(opened.map_err(|error| redis::not_opened(config, &error))?))
+        }
     }
 }
 
-/// Makes the data directory with a first lineage.
+/// Makes the store with a first lineage: the data directory, or the keys in Redis.
 ///
 /// # Errors
 /// When something is there already, or it cannot be made.
-pub async fn init(config: &Config) -> Result<Epoch, StartError> {
-    let path = config.store.path.clone();
-    blocking(move || embedded::init(&path)).await
+pub async fn init(config: &Config, environment: &Environment) -> Result<Epoch, StartError> {
+    match config.store.kind {
+        StoreKind::Embedded => {
+            let path = config.store.path.clone();
+            blocking(move || embedded::init(&path)).await
+        }
+        StoreKind::Redis => {
+            let settings = redis::settings(config, environment)?;
+            let made = clarion_storage::redis::init(&settings).await;
+            made.map_err(|error| {
+                let shown = StartError::new(format!("{}: {error}", place(config)));
+                match error {
+                    StoreError::Fatal(_) => shown.mend(
+                        "start the nodes if this is their store; else give `store.redis_prefix` \
+                         another value. `clarion doctor FILE` looks at every server",
+                    ),
+                    _ => shown.mend("`clarion doctor FILE` looks at every server"),
+                }
+            })
+        }
+    }
 }
 
-/// Gives a restored data directory a new lineage.
+/// Gives a restored store a new lineage.
 ///
 /// # Errors
 /// When there is no store, or a node has it open.
-pub async fn restored(config: &Config) -> Result<Epoch, StartError> {
-    let path = config.store.path.clone();
-    blocking(move || embedded::new_epoch(&path)).await
+pub async fn restored(config: &Config, environment: &Environment) -> Result<Epoch, StartError> {
+    match config.store.kind {
+        StoreKind::Embedded => {
+            let path = config.store.path.clone();
+            blocking(move || embedded::new_epoch(&path)).await
+        }
+        StoreKind::Redis => {
+            let settings = redis::settings(config, environment)?;
+            let made = clarion_storage::redis::restored(&settings).await;
+            made.map_err(|error| redis::not_opened(config, &error))
+        }
+    }
+}
+
+/// Whether the servers of a Redis store are what its fault model needs.
+///
+/// # Errors
+/// When a password cannot be read, or no server is reached.
+pub async fn examine(
+    config: &Config,
+    environment: &Environment,
+) -> Result<Vec<Finding>, StartError> {
+    let settings = redis::settings(config, environment)?;
+    let found = clarion_storage::redis::examine(&settings).await;
+    found.map_err(|error| redis::not_opened(config, &error))
+}
+
+/// Where the store is, for people.
+#[must_use]
+pub fn place(config: &Config) -> String {
+    match config.store.kind {
+        StoreKind::Embedded => config.store.path.display().to_string(),
+        StoreKind::Redis => redis::place(config),
+    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clarion_actors::System;
 use clarion_config::Config;
 use clarion_node::http::{AdminToken, bind, serve};
+use clarion_node::neighbours::{Myself, Neighbours};
 use clarion_protocol::Code;
 use clarion_protocol::http::{ApiKeyInfo, ProductInfo};
 use clarion_protocol::oauth::{SignRequest, sign};
@@ -63,7 +64,16 @@ impl Node {
         let serving = tokio::spawn(async move {
             let metrics = Arc::new(|| "clarion_up 1\n".to_owned());
             let down = async { drop(down.await) };
-            serve(serving_system, config, token, metrics, listener, down).await.unwrap();
+            let neighbours = Neighbours::none(Myself {
+                id: config.node.id.clone(),
+                roles: config.node.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+                group: config.node.isolation_group.clone(),
+                http_url: format!("http://{address}"),
+                terminals_url: Some("ws://127.0.0.1:8081".to_owned()),
+            });
+            serve(serving_system, config, neighbours, token, metrics, listener, down)
+                .await
+                .unwrap();
         });
         Self { address, store, system, shutdown: Some(shutdown), serving }
     }

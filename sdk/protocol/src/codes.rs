@@ -72,6 +72,7 @@ codes! {
     NotFound = 1006, 404, Never, "not_found", "There is nothing at this path.", "See the list of paths in the API document.";
     MethodNotAllowed = 1007, 405, Never, "method_not_allowed", "This path does not take that method.", "The `Allow` header lists the methods.";
     RequestTimeout = 1008, 408, Later, "request_timeout", "The request was not complete in time.", "Send the whole request within `limits.request_timeout_ms`.";
+    NotServedHere = 1009, 421, Never, "not_served_here", "This node does not have the role that serves this path.", "Send it to a node that has; `detail` names the role, `clarion cluster status` the nodes.";
     // Requests: who asks
     SignatureMissing = 1100, 401, Reauthenticate, "signature_missing", "The request carries no OAuth 1.0 signature.", "Sign it with a key of the product (RFC 5849, HMAC-SHA256).";
     SignatureMalformed = 1101, 401, Reauthenticate, "signature_malformed", "The OAuth parameters are incomplete or malformed.", "`detail` names the parameter (RFC 5849, section 3.1).";
@@ -93,6 +94,7 @@ codes! {
     TerminalUnknown = 1203, 404, Never, "terminal_unknown", "No such terminal has been registered.", "A terminal registers when it first connects, or when it is put into a topic.";
     TooManyTopics = 1204, 422, Never, "too_many_topics", "The terminal is in as many topics as it may be.", "Unsubscribe from one, or raise `session.topics_max`.";
     TooManyKeys = 1205, 409, Never, "too_many_keys", "The product has two live keys already.", "Revoke one first.";
+    NodeUnknown = 1206, 404, Never, "node_unknown", "There is no such node in the cluster.", "`clarion cluster status` shows the nodes.";
     // Requests: idempotency
     IdempotencyInProgress = 1300, 409, Later, "idempotency_in_progress", "A request with this key is in progress.", "Wait for its answer, or repeat it after `Retry-After`.";
     IdempotencyMismatch = 1301, 422, Never, "idempotency_mismatch", "This key was used with another body.", "Use a new key for a new push.";
@@ -108,6 +110,7 @@ codes! {
     OutcomeUnknown = 1407, 504, Later, "outcome_unknown", "It is not known whether the push was stored.", "Push again with the same idempotency key: it will not be stored twice.";
     AllTargetsFailed = 1408, 422, Never, "all_targets_failed", "The push failed for every target.", "`targets` says why for each.";
     AllTargetsFailedRetryable = 1409, 503, Later, "all_targets_failed_retryable", "The push failed for every target, for some only for now.", "`targets` says which may be tried again.";
+    OwnerUnreachable = 1410, 503, Later, "owner_unreachable", "The owner of the log cannot be reached, and no other node took its place in time.", "Nothing was accepted; push again after `Retry-After`.";
     Internal = 1500, 500, Later, "internal", "The node failed to answer.", "Push again with the same idempotency key; report the request id if it lasts.";
     // Links and sessions: reconnect with back-off
     GoingAway = 4000, 503, Later, "going_away", "The node is draining.", "Reconnect; another node, or this one after its restart, will serve.";
@@ -119,6 +122,7 @@ codes! {
     StoreAway = 4006, 503, Later, "store_away", "The session's cursors cannot be read now.", "Reconnect with back-off.";
     LinkLimit = 4007, 503, Later, "link_limit", "The node holds as many links as it may.", "Reconnect with back-off, to another node if there is one.";
     SessionClosed = 4008, 200, Later, "session_closed", "The session was closed as asked.", "Open it again when it is needed.";
+    WrongGroup = 4009, 503, Later, "wrong_group", "This node does not serve the isolation group of the product.", "Ask `GET /v1/gateways?product=…` for the access points that do, and connect there.";
     // Links and sessions: a new token first
     TokenExpired = 4100, 401, Reauthenticate, "token_expired", "The token's time is over.", "Fetch a new token from the product's back-end.";
     TokenInvalid = 4101, 401, Reauthenticate, "token_invalid", "The token is not signed by a key of this product, or is malformed.", "Check aud, sub, kid and algorithm; see the token section of the specification.";

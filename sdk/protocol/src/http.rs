@@ -1,6 +1,7 @@
 //! Bodies of the HTTP API. Field order is the order on the wire.
 
 mod admin;
+mod cluster;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -9,11 +10,16 @@ use serde_json::value::RawValue;
 pub use admin::{
     KickOutcome, MintedToken, TOKEN_TTL_S_DEFAULT, TOKEN_TTL_S_MAX, TokenKeyCreate, TokenRequest,
 };
+pub use cluster::{
+    ClusterNode, ClusterStatus, DrainStarted, GATEWAYS_DEFAULT, GATEWAYS_MAX, Gateway, Gateways,
+    Load, ProductChange, Where, WhereNode,
+};
 pub use validate::{ValidPayload, ValidPush, parse_body};
 
 use crate::codes::Code;
 use crate::ids::{
-    Epoch, KeyId, LogName, MessageId, Offset, ProductId, TerminalId, TopicName, UserId,
+    Epoch, IsolationGroup, KeyId, LogName, MessageId, Offset, ProductId, TerminalId, TopicName,
+    UserId,
 };
 
 /// Most targets that one push may name.
@@ -293,6 +299,9 @@ pub struct ProductCreate {
     /// Pushes a second and mode; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushes_per_s_max: Option<u32>,
+    /// The group of nodes that serves it; `default` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation_group: Option<IsolationGroup>,
     /// An Ed25519 public key (SPKI PEM) that signs terminal tokens; an HS256 secret is made if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_public_key_pem: Option<String>,
@@ -312,6 +321,9 @@ pub struct ProductInfo {
     /// Pushes a second and mode; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushes_per_s_max: Option<u32>,
+    /// The group of nodes that serves it.
+    #[serde(default)]
+    pub isolation_group: IsolationGroup,
     /// Terminals registered.
     pub terminals: u64,
     /// The keys that sign pushes, revoked ones included.

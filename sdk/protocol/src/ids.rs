@@ -128,6 +128,22 @@ text_id!(
     KeyId
 );
 
+text_id!(
+    /// A group of nodes and the products that only they serve.
+    IsolationGroup
+);
+
+impl IsolationGroup {
+    /// The group of nodes and products that name no other.
+    pub const DEFAULT: &'static str = "default";
+}
+
+impl Default for IsolationGroup {
+    fn default() -> Self {
+        Self(Arc::from(Self::DEFAULT))
+    }
+}
+
 /// A topic name, or a prefix of one followed by `*`, as the `topics` claim of a token lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

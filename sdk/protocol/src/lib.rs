@@ -17,6 +17,6 @@ pub mod terminal;
 pub use codes::{Code, Problem, Retry};
 pub use frame::FrameError;
 pub use ids::{
-    Epoch, IdError, KeyId, LogName, MessageId, Offset, ProductId, TerminalId, TopicName,
-    TopicPattern, UserId,
+    Epoch, IdError, IsolationGroup, KeyId, LogName, MessageId, Offset, ProductId, TerminalId,
+    TopicName, TopicPattern, UserId,
 };

@@ -203,6 +203,9 @@ pub enum NodeFrame {
         s: SessionNumber,
         /// How long to stay before reconnecting, already jittered, in milliseconds.
         after_ms: u64,
+        /// Other access points, the best first, for terminals that look for one themselves.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        to: Vec<String>,
     },
     /// The heartbeat from now on (`s` is 0): send something at least this often.
     Heartbeat {

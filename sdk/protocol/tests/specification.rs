@@ -40,6 +40,7 @@ fn written(kind: &str, text: &str) -> String {
         "accepted" => body::<PushAccepted>(text),
         "state" => body::<MessageState>(text),
         "claims" => body::<TokenClaims>(text),
+        "gateways" => body::<Gateways>(text),
         "problem" => body::<Problem>(text),
         _ => panic!("nobody reads {kind}"),
     }

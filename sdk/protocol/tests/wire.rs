@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use clarion_protocol::http::*;
 use clarion_protocol::push_link::{BackendFrame, PushNodeFrame};
 use clarion_protocol::terminal::{NodeFrame, TerminalFrame};
-use clarion_protocol::{FrameError, LogName};
+use clarion_protocol::{FrameError, IsolationGroup, LogName};
 use common::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -158,12 +158,14 @@ fn http_products_and_tokens() {
         ]),
         allow_sha1_body_hash: Some(false),
         pushes_per_s_max: Some(1000),
+        isolation_group: Some("gold".parse().unwrap()),
         token_public_key_pem: Some("-----BEGIN PUBLIC KEY-----\n…".to_owned()),
     };
     let least = ProductCreate {
         kinds: None,
         allow_sha1_body_hash: None,
         pushes_per_s_max: None,
+        isolation_group: None,
         token_public_key_pem: None,
         ..create.clone()
     };
@@ -190,6 +192,7 @@ fn http_products_and_tokens() {
         kinds: vec![TerminalKind::Android],
         allow_sha1_body_hash: true,
         pushes_per_s_max: None,
+        isolation_group: IsolationGroup::default(),
         terminals: 2,
         api_keys: vec![key, revoked],
         token_keys: vec![token_key, public],
@@ -216,6 +219,7 @@ fn http_products_and_tokens() {
     let text = lines([
         body(&create),
         body(&least),
+        body(&ProductChange { isolation_group: create.isolation_group.clone() }),
         body(&pem),
         body(&token_request),
         body(&token),
@@ -223,6 +227,66 @@ fn http_products_and_tokens() {
         body(&info),
         body(&claims),
         body(&least_claims),
+    ]);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn http_clusters() {
+    let gateway =
+        |node: &str| Gateway { url: format!("wss://{node}.example.com"), node: node.to_owned() };
+    let gateways = Gateways { gateways: vec![gateway("b"), gateway("a")], ttl_s: 57 };
+    let node = ClusterNode {
+        node: "a".to_owned(),
+        boot: "00000000deadbeef".to_owned(),
+        version: "0.1.0".to_owned(),
+        roles: vec!["gateway".to_owned(), "broker".to_owned()],
+        isolation_group: IsolationGroup::default(),
+        address: Some("10.0.0.1:7946".to_owned()),
+        http_url: "http://10.0.0.1:8080".to_owned(),
+        terminals_url: Some("wss://a.example.com".to_owned()),
+        reachable: true,
+        owns: false,
+        why: "came back 3 s ago".to_owned(),
+        draining: false,
+        sick: false,
+        quarantined_until_ms: Some(1_750_000_007_000),
+        flaps: 1,
+        slots: 0,
+        load: Load { links: 2, links_max: 100, sessions: 3, cpu_permille: 250 },
+        status: Some(serde_json::json!({ "store": { "writable": true } })),
+    };
+    let alone = ClusterNode {
+        address: None,
+        terminals_url: None,
+        quarantined_until_ms: None,
+        status: None,
+        ..node.clone()
+    };
+    let status = |cluster: Option<&str>, nodes| ClusterStatus {
+        node: "a".to_owned(),
+        cluster: cluster.map(str::to_owned),
+        nodes,
+    };
+    let place = Where {
+        log: "terminal:phone-1".to_owned(),
+        isolation_group: IsolationGroup::default(),
+        slot: 1234,
+        owner: Some("b".to_owned()),
+        why: "first in placement order".to_owned(),
+        order: vec![
+            WhereNode { node: "b".to_owned(), reachable: true },
+            WhereNode { node: "a".to_owned(), reachable: false },
+        ],
+        readers: vec!["a".to_owned()],
+    };
+    let text = lines([
+        body(&gateways),
+        body(&status(Some("clarion"), vec![node])),
+        body(&status(None, vec![alone])),
+        body(&DrainStarted { node: "a".to_owned(), started: true }),
+        body(&place),
+        body(&Where { owner: None, ..place.clone() }),
     ]);
     insta::assert_snapshot!(text);
 }

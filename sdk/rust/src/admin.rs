@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use clarion_protocol::http::{
-    ApiKeyInfo, MintedToken, Page, ProductCreate, ProductInfo, TokenKeyCreate, TokenKeyInfo,
-    TokenRequest,
+    ApiKeyInfo, ClusterStatus, DrainStarted, MintedToken, Page, ProductChange, ProductCreate,
+    ProductInfo, TokenKeyCreate, TokenKeyInfo, TokenRequest, Where,
 };
 use clarion_protocol::{KeyId, ProductId};
 use hyper::Method;
@@ -93,6 +93,22 @@ impl Admin {
         self.bare(Method::GET, &format!("/v1/products/{product}")).await
     }
 
+    /// Changes what `change` names.
+    ///
+    /// # Errors
+    /// When the node refuses, or does not answer before the deadline.
+    pub async fn change_product(
+        &self,
+        product: &ProductId,
+        change: &ProductChange,
+    ) -> Result<ProductInfo, PushError> {
+        let place = self.0.base.place(&format!("/v1/products/{product}"))?;
+        let body = Some(to_body(change)?);
+        // Said twice, it changes nothing more.
+        let call = Call { method: Method::PATCH, place: &place, body, idempotent: true };
+        self.0.http.call(call).await
+    }
+
     /// Adds a key that signs pushes; its secret is shown this once.
     ///
     /// # Errors
@@ -155,6 +171,48 @@ impl Admin {
     /// When the node refuses, or does not answer before the deadline.
     pub async fn status(&self) -> Result<serde_json::Value, PushError> {
         self.bare(Method::GET, "/v1/status").await
+    }
+
+    /// The nodes of the cluster, as this one sees them.
+    ///
+    /// # Errors
+    /// When the node refuses, or does not answer before the deadline.
+    pub async fn cluster(&self) -> Result<ClusterStatus, PushError> {
+        self.bare(Method::GET, "/v1/cluster").await
+    }
+
+    /// Drains a node of the cluster: its logs get other owners, its terminals go to other nodes.
+    ///
+    /// # Errors
+    /// When there is no such node, or the node does not answer before the deadline.
+    pub async fn drain_node(&self, node: &str) -> Result<DrainStarted, PushError> {
+        let node: String = url::form_urlencoded::byte_serialize(node.as_bytes()).collect();
+        let place = self.0.base.place(&format!("/v1/cluster/nodes/{node}/drain"))?;
+        // A node that drains goes on draining.
+        let call = Call { method: Method::POST, place: &place, body: None, idempotent: true };
+        self.0.http.call(call).await
+    }
+
+    /// Which node a log of `product` is on, and why: `what` is `product`, `topic`, `terminal` or
+    /// `user`, `name` which of them (nothing for the product itself).
+    ///
+    /// # Errors
+    /// When there is no such product, or the node does not answer before the deadline.
+    pub async fn where_is(
+        &self,
+        product: &ProductId,
+        what: &str,
+        name: Option<&str>,
+    ) -> Result<Where, PushError> {
+        let place = self.0.base.place("/v1/where")?;
+        let place = match name {
+            Some(name) => {
+                place.with_query(&[("product", Some(product.as_str())), (what, Some(name))])?
+            }
+            None => place.with_query(&[("product", Some(product.as_str()))])?,
+        };
+        let call = Call { method: Method::GET, place: &place, body: None, idempotent: true };
+        self.0.http.call(call).await
     }
 
     async fn bare<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, PushError> {

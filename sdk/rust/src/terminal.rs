@@ -19,6 +19,7 @@
 
 mod driver;
 mod event;
+mod gateways;
 mod ledger;
 mod limiter;
 mod requests;
@@ -33,16 +34,16 @@ use std::time::Duration;
 
 use clarion_protocol::{IdError, ProductId, TopicName};
 use tokio::sync::oneshot;
-use url::Url;
 
 use crate::backoff::Backoff;
 use crate::cursors::{CursorError, CursorStore, Snapshot};
-use crate::transport::{CertificateError, Connector, Tcp, UrlError, link_url};
+use crate::transport::{CertificateError, Connector, Tcp, UrlError};
 
 pub use event::{Closed, Event, Gap, Message, Opened, Payload, Receipt, Why, commit_token};
 pub use shared::Events;
 pub use token::{BoxError, TokenSource};
 
+use gateways::Route;
 use shared::{Command, Shared};
 
 /// Starts a [`Builder`].
@@ -51,7 +52,8 @@ pub struct Terminal;
 
 /// What a terminal is to be like.
 pub struct Builder {
-    url: String,
+    /// The address, or where to ask for one.
+    place: Place,
     product: String,
     token: TokenSource,
     store: Option<Arc<dyn CursorStore>>,
@@ -61,6 +63,13 @@ pub struct Builder {
     ids_remembered: usize,
     connector: Option<Arc<dyn Connector>>,
     tuning: Tuning,
+}
+
+#[derive(Debug)]
+enum Place {
+    Fixed(String),
+    /// Bases of HTTP APIs; at least one.
+    Listed(Vec<String>),
 }
 
 /// The bounds and times of a terminal. The defaults are right for nearly everybody.
@@ -172,10 +181,25 @@ impl Terminal {
     /// `token` or what asks for one.
     #[must_use]
     pub fn builder(url: &str, product: &str, token: impl Into<TokenSource>) -> Builder {
+        Self::at(Place::Fixed(url.to_owned()), product, token.into())
+    }
+
+    /// A terminal of `product` that asks the HTTP API at `gateways_url` where to connect, and goes
+    /// to another access point when one fails, drains or is full.
+    #[must_use]
+    pub fn discovering(
+        gateways_url: &str,
+        product: &str,
+        token: impl Into<TokenSource>,
+    ) -> Builder {
+        Self::at(Place::Listed(vec![gateways_url.to_owned()]), product, token.into())
+    }
+
+    fn at(place: Place, product: &str, token: TokenSource) -> Builder {
         Builder {
-            url: url.to_owned(),
+            place,
             product: product.to_owned(),
-            token: token.into(),
+            token,
             store: None,
             topics: Vec::new(),
             agent: concat!("clarion-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -190,7 +214,7 @@ impl Terminal {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("url", &self.url)
+            .field("place", &self.place)
             .field("product", &self.product)
             .field("token", &self.token)
             .field("topics", &self.topics)
@@ -205,6 +229,17 @@ impl Builder {
     #[must_use]
     pub fn cursor_store(mut self, store: impl CursorStore) -> Self {
         self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Another HTTP API to ask for access points, for when those named before do not answer. After
+    /// [`Terminal::builder`] it takes the place of the fixed address.
+    #[must_use]
+    pub fn gateways_url(mut self, url: &str) -> Self {
+        match &mut self.place {
+            Place::Fixed(_) => self.place = Place::Listed(vec![url.to_owned()]),
+            Place::Listed(bases) => bases.push(url.to_owned()),
+        }
         self
     }
 
@@ -265,8 +300,11 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub async fn connect(self) -> Result<(TerminalHandle, Events), StartError> {
-        let url = link_url(&self.url)?;
         let product = ProductId::new(&self.product).map_err(StartError::Product)?;
+        let route = match &self.place {
+            Place::Fixed(url) => Route::fixed(url)?,
+            Place::Listed(bases) => Route::listed(bases, &product)?,
+        };
         let topics = self
             .topics
             .iter()
@@ -286,7 +324,6 @@ impl Builder {
         let ledger = ledger::Ledger::new(owner, snapshot, self.ids_remembered);
         let shared = Arc::new(Shared::new(ledger, self.tuning.ack_batch, self.tuning.buffer));
         let settings = Settings {
-            url,
             product,
             agent: self.agent,
             source: self.token,
@@ -294,7 +331,7 @@ impl Builder {
             connector,
             tuning: self.tuning,
         };
-        let driver = driver::Driver::new(settings, Arc::clone(&shared), token, topics);
+        let driver = driver::Driver::new(settings, route, Arc::clone(&shared), token, topics);
         crate::task::spawn(driver.run());
         let events = Events::new(Arc::clone(&shared), self.auto_ack);
         Ok((TerminalHandle { shared }, events))
@@ -303,7 +340,6 @@ impl Builder {
 
 /// What does not change while a terminal lives.
 struct Settings {
-    url: Url,
     product: ProductId,
     agent: String,
     source: TokenSource,

@@ -179,7 +179,7 @@ async fn goaway_is_followed_at_the_named_moment_without_back_off() {
     let (_handle, mut events) = node.terminal().connect().await.unwrap();
     let (mut link, _) = node.session().await;
     let start = Instant::now();
-    link.send(&NodeFrame::Goaway { s: 0, after_ms: 700 }).await;
+    link.send(&NodeFrame::Goaway { s: 0, after_ms: 700, to: vec![] }).await;
     link.deliver(TERMINAL, [1]).await;
     next_message(&mut events).await.ack();
     assert_eq!(link.ack().await, [(TERMINAL, 1)], "until then it works");

@@ -35,13 +35,33 @@ pub trait Harness: Send {
     fn advance_ms(&self, by_ms: u64);
     /// Closes the store and opens it again. False if nothing of it would be left.
     fn reopen(&mut self) -> impl Future<Output = bool> + Send;
+    /// Whether the server removes records of requests at their time by itself, so that upkeep does
+    /// not see them.
+    fn records_expire_by_themselves(&self) -> bool {
+        false
+    }
 }
 
-/// One named test per guarantee. The argument is an expression that makes a [`Harness`].
+/// One named test per guarantee. The argument is an expression that makes a [`Harness`]; or `@list`
+/// and the name of a macro that takes the names of all tests, for servers that take long to start.
 #[macro_export]
 macro_rules! conformance_tests {
     ($make:expr) => {
-        $crate::conformance_tests! { $make =>
+        $crate::conformance_tests! { @to ($crate::conformance_tests { @each $make => }) }
+    };
+    (@list $callback:ident) => {
+        $crate::conformance_tests! { @to ($callback {}) }
+    };
+    (@each $make:expr => $($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                $crate::conformance::$name(&mut $make).await;
+            }
+        )*
+    };
+    (@to ($callback:path { $($given:tt)* })) => {
+        $callback! { $($given)*
             i8_offsets_of_a_log_rise_in_the_order_given
             i1_no_reader_sees_an_entry_before_its_append_is_answered
             i2_a_retry_finds_its_message_behind_any_number_of_entries
@@ -76,14 +96,6 @@ macro_rules! conformance_tests {
             what_was_answered_survives_a_restart
             a_closed_store_says_so
         }
-    };
-    ($make:expr => $($name:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                $crate::conformance::$name(&mut $make).await;
-            }
-        )*
     };
 }
 

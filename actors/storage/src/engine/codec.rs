@@ -8,7 +8,7 @@ use clarion_protocol::http::{TerminalKind, TokenAlgorithm};
 use clarion_protocol::{Epoch, KeyId, LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 
 use super::tables::{Slice, Table};
-use crate::record::{ApiKey, ProductRecord, TokenKey};
+use crate::record::{ApiKey, DEFAULT_GROUP, ProductRecord, TokenKey};
 use crate::{StoreError, StoreResult};
 
 const VERSION: u8 = 1;
@@ -284,7 +284,7 @@ const KINDS: [TerminalKind; 5] = [
     TerminalKind::Device,
 ];
 
-fn encode_kind(kind: TerminalKind) -> u8 {
+pub(crate) fn encode_kind(kind: TerminalKind) -> u8 {
     match kind {
         TerminalKind::Android => 0,
         TerminalKind::Ios => 1,
@@ -294,7 +294,7 @@ fn encode_kind(kind: TerminalKind) -> u8 {
     }
 }
 
-fn decode_kind(kind: u8) -> Option<TerminalKind> {
+pub(crate) fn decode_kind(kind: u8) -> Option<TerminalKind> {
     KINDS.get(usize::from(kind)).copied()
 }
 
@@ -329,6 +329,33 @@ struct StoredProduct {
     pushes_per_s_max: Option<u32>,
     api_keys: Vec<StoredKey>,
     token_keys: Vec<StoredKey>,
+    /// Records written before there were groups end here; see [`decode_product`].
+    isolation_group: String,
+}
+
+/// A product as it was stored before there were groups.
+#[derive(Encode, Decode)]
+struct StoredProductUngrouped {
+    created_at_ms: u64,
+    kinds: Vec<u8>,
+    allow_sha1_body_hash: bool,
+    pushes_per_s_max: Option<u32>,
+    api_keys: Vec<StoredKey>,
+    token_keys: Vec<StoredKey>,
+}
+
+impl From<StoredProductUngrouped> for StoredProduct {
+    fn from(former: StoredProductUngrouped) -> Self {
+        Self {
+            created_at_ms: former.created_at_ms,
+            kinds: former.kinds,
+            allow_sha1_body_hash: former.allow_sha1_body_hash,
+            pushes_per_s_max: former.pushes_per_s_max,
+            api_keys: former.api_keys,
+            token_keys: former.token_keys,
+            isolation_group: DEFAULT_GROUP.to_owned(),
+        }
+    }
 }
 
 pub(crate) fn encode_product(product: &ProductRecord, key: &[u8]) -> Slice {
@@ -356,12 +383,19 @@ pub(crate) fn encode_product(product: &ProductRecord, key: &[u8]) -> Slice {
         pushes_per_s_max: product.pushes_per_s_max,
         api_keys: api_keys.collect(),
         token_keys: token_keys.collect(),
+        isolation_group: product.isolation_group.as_ref().to_owned(),
     };
     encode(&stored, key)
 }
 
 pub(crate) fn decode_product(key: &[u8], value: &[u8]) -> StoreResult<ProductRecord> {
-    let stored: StoredProduct = decode(Table::Products, key, value)?;
+    // The body of a former record is that of a present one without its last field, so it never
+    // passes for one.
+    let former = decode_quietly::<StoredProductUngrouped>(key, value);
+    let stored = match former {
+        Some(former) => former.into(),
+        None => decode::<StoredProduct>(Table::Products, key, value)?,
+    };
     let bad = |what| damaged(Table::Products, key, what);
     let product = std::str::from_utf8(key).ok().and_then(|name| ProductId::new(name).ok());
     let mut record = ProductRecord {
@@ -370,6 +404,7 @@ pub(crate) fn decode_product(key: &[u8], value: &[u8]) -> StoreResult<ProductRec
         kinds: stored.kinds.into_iter().filter_map(decode_kind).collect(),
         allow_sha1_body_hash: stored.allow_sha1_body_hash,
         pushes_per_s_max: stored.pushes_per_s_max,
+        isolation_group: stored.isolation_group.into(),
         api_keys: Vec::new(),
         token_keys: Vec::new(),
     };
@@ -443,6 +478,23 @@ mod tests {
             let _ = TerminalRow::decode(b"key", &sealed);
             let _ = decode_product(b"key", &sealed);
         }
+    }
+
+    #[test]
+    fn a_product_from_before_there_were_groups_is_of_the_default_one() {
+        let former = StoredProductUngrouped {
+            created_at_ms: 7,
+            kinds: vec![2],
+            allow_sha1_body_hash: true,
+            pushes_per_s_max: Some(3),
+            api_keys: Vec::new(),
+            token_keys: Vec::new(),
+        };
+        let record = decode_product(b"demo", &encode(&former, b"demo")).unwrap();
+        assert_eq!(&*record.isolation_group, DEFAULT_GROUP);
+        let gold = ProductRecord { isolation_group: "gold".into(), ..record };
+        let stored = encode_product(&gold, b"demo");
+        assert_eq!(decode_product(b"demo", &stored).unwrap(), gold);
     }
 
     #[test]

@@ -108,13 +108,13 @@ pub(crate) const fn outcome_of(how: Milestone) -> Outcome {
 }
 
 /// What speaks of one entry.
-const fn is_exception(how: Milestone) -> bool {
+pub(crate) const fn is_exception(how: Milestone) -> bool {
     !matches!(how, Milestone::Evicted | Milestone::Acknowledged)
 }
 
 /// The gaps that a reader was told (I6): each from the acknowledgement noted before it, else from
 /// the gap before it or the stored cursor.
-fn gaps_of(settled: &[Settled]) -> impl Iterator<Item = (Offset, Offset)> {
+pub(crate) fn gaps_of(settled: &[Settled]) -> impl Iterator<Item = (Offset, Offset)> {
     let mut after = Offset::ZERO;
     settled.iter().filter_map(move |settled| match settled.how {
         Milestone::Acknowledged => {

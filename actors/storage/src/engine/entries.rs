@@ -18,7 +18,7 @@ const BODY_SUBSCRIBED: u8 = 3;
 const BODY_UNSUBSCRIBED: u8 = 4;
 const BODY_TOMBSTONE: u8 = 5;
 
-/// An entry: fixed part, then the body (a content type in front of bytes, one length byte first).
+/// An entry: fixed part, then the body.
 pub(crate) fn encode_entry(
     buffer: &mut Vec<u8>,
     key: &[u8],
@@ -32,6 +32,13 @@ pub(crate) fn encode_entry(
     buffer.extend_from_slice(&message.0.to_le_bytes());
     buffer.extend_from_slice(&predecessor.0.to_le_bytes());
     buffer.extend_from_slice(&expires_at_ms.to_le_bytes());
+    put_body(buffer, body);
+    seal(buffer, key);
+    Slice::from(&buffer[..])
+}
+
+/// A body: its kind, then what it holds (a content type in front of bytes, its length first).
+pub(crate) fn put_body(buffer: &mut Vec<u8>, body: &Body) {
     match body {
         Body::Json(text) => {
             buffer.push(BODY_JSON);
@@ -54,8 +61,6 @@ pub(crate) fn encode_entry(
         }
         Body::Tombstone => buffer.push(BODY_TOMBSTONE),
     }
-    seal(buffer, key);
-    Slice::from(&buffer[..])
 }
 
 pub(crate) fn decode_entry(key: &[u8], value: &[u8]) -> StoreResult<Entry> {
@@ -68,9 +73,20 @@ fn parse_entry(key: &[u8], body: &[u8]) -> Option<Entry> {
     let (message, rest) = body.split_at_checked(16)?;
     let (predecessor, rest) = rest.split_at_checked(8)?;
     let (expires, rest) = rest.split_at_checked(8)?;
-    let (&tag, rest) = rest.split_first()?;
+    Some(Entry::new(
+        offset,
+        Offset(u64::from_le_bytes(predecessor.try_into().ok()?)),
+        MessageId(u128::from_le_bytes(message.try_into().ok()?)),
+        u64::from_le_bytes(expires.try_into().ok()?),
+        parse_body(rest)?,
+    ))
+}
+
+/// What [`put_body`] wrote.
+pub(crate) fn parse_body(stored: &[u8]) -> Option<Body> {
+    let (&tag, rest) = stored.split_first()?;
     let text = || std::str::from_utf8(rest).ok();
-    let body = match tag {
+    Some(match tag {
         BODY_JSON => Body::Json(Bytes::copy_from_slice(rest)),
         BODY_BYTES => {
             let (len, rest) = rest.split_at_checked(2)?;
@@ -85,14 +101,7 @@ fn parse_entry(key: &[u8], body: &[u8]) -> Option<Entry> {
         BODY_UNSUBSCRIBED => Body::Control(Control::Unsubscribed(TopicName::new(text()?).ok()?)),
         BODY_TOMBSTONE => Body::Tombstone,
         _ => return None,
-    };
-    Some(Entry::new(
-        offset,
-        Offset(u64::from_le_bytes(predecessor.try_into().ok()?)),
-        MessageId(u128::from_le_bytes(message.try_into().ok()?)),
-        u64::from_le_bytes(expires.try_into().ok()?),
-        body,
-    ))
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Every bench, each on a fresh node, as a Markdown table with machine, commit and commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Args, Parser};
@@ -38,7 +38,8 @@ struct Parsed<T: Args> {
     options: T,
 }
 
-fn parse<T: Args>(arguments: &str) -> Result<T, Failure> {
+/// Options of a bench, from its arguments.
+pub(super) fn parse<T: Args>(arguments: &str) -> Result<T, Failure> {
     let words = std::iter::once("bench").chain(arguments.split_whitespace());
     Parsed::<T>::try_parse_from(words)
         .map(|parsed| parsed.options)
@@ -96,54 +97,87 @@ pub(super) async fn run(options: Options, common: &Common, output: Output) -> Re
         Box::pin(super::connect::run(plan.connect, common, output)).await?,
         Box::pin(super::resume::run(plan.resume, common, output)).await?,
     ];
-    let markdown = markdown(&reports, options.quick);
-    match &options.out {
-        Some(file) => {
-            std::fs::write(file, &markdown).map_err(|error| {
-                Failure::local(format!("cannot write {}", file.display()), error)
-            })?;
-            output.note(&format!("written to {}", file.display()));
-            output.result(&Reports(reports), String::new)
-        }
-        None => output.result(&Reports(reports), || markdown.clone()),
-    }
+    let paper = Paper {
+        title: "Benchmarks",
+        command: "clarion bench",
+        how: "each bench on a fresh node in a process of its own, with the load on the same machine",
+        arguments: &arguments(options.quick),
+        quick: options.quick,
+    };
+    paper.write(reports, options.out.as_deref(), output)
 }
 
-fn markdown(reports: &[Report], quick: bool) -> String {
-    let mut text = format!(
-        "# Benchmarks\n\nMeasured by `clarion bench all{}`, each bench on a fresh node in a process \
-         of its own, with the load on the same machine.\n\n- machine: {}\n- commit: {}\n- build: \
-         {}, version {}\n",
-        if quick { " --quick" } else { "" },
-        machine(),
-        commit(),
-        if cfg!(debug_assertions) { "debug (figures mean nothing)" } else { "release" },
-        env!("CARGO_PKG_VERSION"),
-    );
-    for (report, (name, options)) in reports.iter().zip(arguments(quick)) {
-        let command = format!("clarion bench {name} {options}");
-        text.push_str(&format!(
-            "\n## {}\n\n`{}`: {}\n\n| figure | measured | to reach | reached |\n| --- | --- | --- | \
-             --- |\n",
-            report.bench,
-            command.trim_end(),
-            report.setup,
-        ));
-        for figure in &report.figures {
-            let reached = match figure.reached() {
-                Some(true) => "yes",
-                Some(false) => "**no**",
-                None => "",
-            };
-            text.push_str(&format!(
-                "| {} | {} | {} | {reached} |\n",
-                figure.name,
-                figure.shown(),
-                figure.reach_shown(),
-            ));
+/// Several reports as Markdown.
+pub(super) struct Paper<'a> {
+    pub(super) title: &'static str,
+    /// What comes before `all` and before the name of each bench.
+    pub(super) command: &'static str,
+    /// On what it was measured.
+    pub(super) how: &'static str,
+    /// Name and arguments of each bench, in the order of the reports.
+    pub(super) arguments: &'a [(&'static str, &'static str)],
+    pub(super) quick: bool,
+}
+
+impl Paper<'_> {
+    /// Writes the reports to the file, or to stdout.
+    pub(super) fn write(
+        &self,
+        reports: Vec<Report>,
+        file: Option<&Path>,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let markdown = self.markdown(&reports);
+        match file {
+            Some(file) => {
+                std::fs::write(file, &markdown).map_err(|error| {
+                    Failure::local(format!("cannot write {}", file.display()), error)
+                })?;
+                output.note(&format!("written to {}", file.display()));
+                output.result(&Reports(reports), String::new)
+            }
+            None => output.result(&Reports(reports), || markdown.clone()),
         }
     }
-    text
+
+    fn markdown(&self, reports: &[Report]) -> String {
+        let mut text = format!(
+            "# {}\n\nMeasured by `{} all{}`, {}.\n\n- machine: {}\n- commit: {}\n- build: {}, \
+             version {}\n",
+            self.title,
+            self.command,
+            if self.quick { " --quick" } else { "" },
+            self.how,
+            machine(),
+            commit(),
+            if cfg!(debug_assertions) { "debug (figures mean nothing)" } else { "release" },
+            env!("CARGO_PKG_VERSION"),
+        );
+        for (report, (name, options)) in reports.iter().zip(self.arguments) {
+            let command = format!("{} {name} {options}", self.command);
+            text.push_str(&format!(
+                "\n## {}\n\n`{}`: {}\n\n| figure | measured | to reach | reached |\n| --- | --- | \
+                 --- | --- |\n",
+                report.bench,
+                command.trim_end(),
+                report.setup,
+            ));
+            for figure in &report.figures {
+                let reached = match figure.reached() {
+                    Some(true) => "yes",
+                    Some(false) => "**no**",
+                    None => "",
+                };
+                text.push_str(&format!(
+                    "| {} | {} | {} | {reached} |\n",
+                    figure.name,
+                    figure.shown(),
+                    figure.reach_shown(),
+                ));
+            }
+        }
+        text
+    }
 }
 
 fn machine() -> String {
@@ -189,7 +223,15 @@ mod tests {
         let mut report = Report::new("idle", "setup".to_owned());
         report.figure("good", 1.0, "ms", Reach::AtMost(2.0));
         report.figure("bad", 3.0, "ms", Reach::AtMost(2.0));
-        let text = markdown(&[report], false);
+        let paper = Paper {
+            title: "Benchmarks",
+            command: "clarion bench",
+            how: "on a node",
+            arguments: &[("idle", "--links 5")],
+            quick: false,
+        };
+        let text = paper.markdown(&[report]);
+        assert!(text.contains("`clarion bench idle --links 5`: setup"), "{text}");
         assert!(text.contains("| good | 1.00 ms | at most 2.00 | yes |"), "{text}");
         assert!(text.contains("| bad | 3.00 ms | at most 2.00 | **no** |"), "{text}");
     }

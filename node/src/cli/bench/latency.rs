@@ -88,7 +88,13 @@ pub(super) async fn run(
     Ok(report)
 }
 
-fn quantiles(report: &mut Report, what: &str, times: &Histogram<u64>, reach: Option<(f64, f64)>) {
+/// The figures of these times; `reach` is what p50 and p99 are to reach, in milliseconds.
+pub(super) fn quantiles(
+    report: &mut Report,
+    what: &str,
+    times: &Histogram<u64>,
+    reach: Option<(f64, f64)>,
+) {
     let ms = |quantile: f64| float(times.value_at_quantile(quantile)) / 1e6;
     report.figure(format!("{what} p50"), ms(0.5), "ms", reach.map(|(p50, _)| Reach::AtMost(p50)));
     report.figure(format!("{what} p99"), ms(0.99), "ms", reach.map(|(_, p99)| Reach::AtMost(p99)));

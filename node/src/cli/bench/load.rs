@@ -16,8 +16,8 @@ use crate::cli::exit::{Exit, Failure};
 /// What terminals are made with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Terminals {
-    /// WebSocket URL of the node.
-    pub(super) node: String,
+    /// WebSocket URLs of the nodes; terminals take turns.
+    pub(super) nodes: Vec<String>,
     /// The product.
     pub(super) product: ProductId,
     /// The key that signs their tokens, and its secret.
@@ -30,6 +30,14 @@ pub(super) struct Terminals {
     pub(super) client: Client,
     /// Terminals that connect at the same time.
     pub(super) concurrency: usize,
+}
+
+impl Terminals {
+    /// The URL of the node that terminal number `index` connects to.
+    pub(super) fn node(&self, index: u32) -> &str {
+        let turn = usize::try_from(index).unwrap_or(0) % self.nodes.len().max(1);
+        self.nodes.get(turn).map_or("", String::as_str)
+    }
 }
 
 /// Which client bench terminals are.

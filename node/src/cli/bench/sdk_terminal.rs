@@ -26,7 +26,7 @@ pub(super) async fn connect(
 ) -> Result<Live, String> {
     let connector = Tcp::new().map_err(|error| error.to_string())?.from_address(source(index));
     let (handle, mut events) =
-        Terminal::builder(&terminals.node, terminals.product.as_str(), token)
+        Terminal::builder(terminals.node(index), terminals.product.as_str(), token)
             .topics(terminals.topics.iter().map(TopicName::as_str))
             .agent("clarion-bench")
             .ids_remembered(64)

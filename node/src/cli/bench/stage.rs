@@ -50,6 +50,7 @@ impl Stage {
             kinds: None,
             allow_sha1_body_hash: None,
             pushes_per_s_max: None,
+            isolation_group: None,
             token_public_key_pem: None,
         };
         let product = node.connection.admin()?.create_product(&create).await?;
@@ -69,7 +70,7 @@ impl Stage {
         let missing =
             || Failure::new(Exit::Failed, "the node made a product without a token secret");
         Ok(Terminals {
-            node: self.node.connection.terminals_url().to_owned(),
+            nodes: vec![self.node.connection.terminals_url().to_owned()],
             product: self.keys.product.clone(),
             token_key: self.keys.token_key.clone().ok_or_else(missing)?,
             token_secret: self.keys.token_secret.clone().ok_or_else(missing)?,
@@ -140,7 +141,7 @@ impl LinkPusher {
     }
 }
 
-fn payload(to: Addressed, json: String) -> Result<Push, Failure> {
+pub(super) fn payload(to: Addressed, json: String) -> Result<Push, Failure> {
     let text = RawValue::from_string(json).map_err(|error| Failure::local("payload", error))?;
     Ok(to.raw_json(text)?.ttl(TTL_S))
 }
@@ -165,7 +166,7 @@ pub(super) fn to_terminal(index: u32) -> Addressed {
     Push::to_terminal(&identity(index).0)
 }
 
-fn made<T>(id: Result<T, clarion_protocol::IdError>) -> Result<T, Failure> {
+pub(super) fn made<T>(id: Result<T, clarion_protocol::IdError>) -> Result<T, Failure> {
     id.map_err(|error| Failure::new(Exit::Failed, format!("a made-up name {error}")))
 }
 

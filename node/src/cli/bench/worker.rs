@@ -120,7 +120,7 @@ impl One {
         let connected = {
             let _turn = self.pace.acquire().await.map_err(|error| error.to_string())?;
             match self.open() {
-                Ok(open) => Raw::connect(&self.terminals.node, self.index, open).await,
+                Ok(open) => Raw::connect(self.terminals.node(self.index), self.index, open).await,
                 Err(error) => Err(error),
             }
         };

@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 
 use clarion_protocol::http::{
-    ApiKeyInfo, Counts, CursorInfo, KickOutcome, MemberOutcome, MessageState, MintedToken,
-    Position, ProductCreate, ProductInfo, PushAccepted, PushRequest, Target, TargetError,
-    TargetOutcome, TargetState, TerminalInfo, TerminalKind, TokenAlgorithm, TokenKeyCreate,
-    TokenKeyInfo, TokenRequest, TopicMember, TopicMembers,
+    ApiKeyInfo, ClusterNode, ClusterStatus, Counts, CursorInfo, DrainStarted, Gateway, Gateways,
+    KickOutcome, Load, MemberOutcome, MessageState, MintedToken, Position, ProductChange,
+    ProductCreate, ProductInfo, PushAccepted, PushRequest, Target, TargetError, TargetOutcome,
+    TargetState, TerminalInfo, TerminalKind, TokenAlgorithm, TokenKeyCreate, TokenKeyInfo,
+    TokenRequest, TopicMember, TopicMembers, Where, WhereNode,
 };
 use clarion_protocol::{
-    Code, Epoch, KeyId, LogName, MessageId, Offset, Problem, ProductId, TerminalId, UserId,
+    Code, Epoch, IsolationGroup, KeyId, LogName, MessageId, Offset, Problem, ProductId, TerminalId,
+    UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -70,8 +72,9 @@ fn requests_are_read_as_the_schemas_say() {
     reads::<PushRequest>("PushRequest", &push);
     reads::<TopicMembers>("TopicMembers", &json!({ "terminals": ["t"] }));
     let product = json!({ "product": "p", "kinds": ["web"], "allow_sha1_body_hash": false,
-        "pushes_per_s_max": 1, "token_public_key_pem": "x" });
+        "pushes_per_s_max": 1, "isolation_group": "g", "token_public_key_pem": "x" });
     reads::<ProductCreate>("ProductCreate", &product);
+    reads::<ProductChange>("ProductChange", &json!({ "isolation_group": "g" }));
     let token = json!({ "terminal": "t", "user": "u", "kind": "pc", "topics": ["a*"], "ttl_s": 1 });
     reads::<TokenRequest>("TokenRequest", &token);
     reads::<TokenKeyCreate>("TokenKeyCreate", &json!({ "token_public_key_pem": "x" }));
@@ -161,6 +164,7 @@ fn answers_to_the_administrator_are_written_as_the_schemas_say() {
         kinds: vec![TerminalKind::Pc],
         allow_sha1_body_hash: true,
         pushes_per_s_max: Some(1),
+        isolation_group: IsolationGroup::default(),
         terminals: 1,
         api_keys: vec![api_key],
         token_keys: vec![token_key],
@@ -168,6 +172,59 @@ fn answers_to_the_administrator_are_written_as_the_schemas_say() {
     describes("ProductInfo", &info, &ProductInfo { pushes_per_s_max: None, ..info.clone() });
     let token = MintedToken { token: "t".into(), expires_at_s: 1 };
     describes("MintedToken", &token, &token);
+}
+
+#[test]
+fn answers_about_the_cluster_are_written_as_the_schemas_say() {
+    let gateway = Gateway { url: "ws://a".into(), node: "a".into() };
+    describes("Gateway", &gateway, &gateway);
+    let gateways = Gateways { gateways: vec![gateway], ttl_s: 1 };
+    describes("Gateways", &gateways, &gateways);
+    describes("Load", &Load::default(), &Load::default());
+    let node = ClusterNode {
+        node: "a".into(),
+        boot: "b".into(),
+        version: "1".into(),
+        roles: vec![],
+        isolation_group: IsolationGroup::default(),
+        address: Some("a:1".into()),
+        http_url: "http://a".into(),
+        terminals_url: Some("ws://a".into()),
+        reachable: true,
+        owns: true,
+        why: "fit".into(),
+        draining: false,
+        sick: false,
+        quarantined_until_ms: Some(1),
+        flaps: 0,
+        slots: 1,
+        load: Load::default(),
+        status: Some(json!({})),
+    };
+    let bare = ClusterNode {
+        address: None,
+        terminals_url: None,
+        quarantined_until_ms: None,
+        status: None,
+        ..node.clone()
+    };
+    describes("ClusterNode", &node, &bare);
+    let status = ClusterStatus { node: "a".into(), cluster: Some("c".into()), nodes: vec![node] };
+    describes("ClusterStatus", &status, &ClusterStatus { cluster: None, ..status.clone() });
+    let drain = DrainStarted { node: "a".into(), started: true };
+    describes("DrainStarted", &drain, &drain);
+    let other = WhereNode { node: "a".into(), reachable: true };
+    describes("WhereNode", &other, &other);
+    let place = Where {
+        log: "p/broadcast".into(),
+        isolation_group: IsolationGroup::default(),
+        slot: 1,
+        owner: Some("a".into()),
+        why: "w".into(),
+        order: vec![other],
+        readers: vec![],
+    };
+    describes("Where", &place, &Where { owner: None, ..place.clone() });
 }
 
 #[test]

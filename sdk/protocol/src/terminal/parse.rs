@@ -148,6 +148,8 @@ struct Failed {
 struct Goaway {
     s: SessionNumber,
     after_ms: u64,
+    #[serde(default)]
+    to: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -201,8 +203,8 @@ impl NodeFrame {
                 Self::Error { s, id, code, reason, detail }
             }
             "goaway" => {
-                let Goaway { s, after_ms } = body(text)?;
-                Self::Goaway { s, after_ms }
+                let Goaway { s, after_ms, to } = body(text)?;
+                Self::Goaway { s, after_ms, to }
             }
             "heartbeat" => {
                 let Heartbeat { s, ms } = body(text)?;

@@ -119,7 +119,12 @@ pub fn node_frames() -> Vec<NodeFrame> {
             reason: error_reason,
             detail: Some("secret".to_owned()),
         },
-        NodeFrame::Goaway { s: 0, after_ms: 2750 },
+        NodeFrame::Goaway { s: 0, after_ms: 2750, to: vec![] },
+        NodeFrame::Goaway {
+            s: 0,
+            after_ms: 2750,
+            to: vec!["wss://b.example.com".to_owned(), "wss://c.example.com".to_owned()],
+        },
         NodeFrame::Heartbeat { s: 0, ms: 60_000 },
         NodeFrame::Pong { s: 0 },
     ]

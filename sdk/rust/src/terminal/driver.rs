@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::event::{Closed, Event, Why};
+use super::gateways::Route;
 use super::limiter::Limiter;
 use super::requests::Requests;
 use super::session::Session;
@@ -48,6 +49,8 @@ pub(super) struct Driver {
     pub(super) requests: Requests,
     pub(super) saver: Saver,
     pub(super) limiter: Limiter,
+    /// Where the next attempt goes.
+    pub(super) route: Route,
     failures: u32,
 }
 
@@ -112,6 +115,7 @@ impl End {
 impl Driver {
     pub(super) fn new(
         settings: Settings,
+        route: Route,
         shared: Arc<Shared>,
         token: String,
         topics: Vec<TopicName>,
@@ -125,7 +129,7 @@ impl Driver {
         let limiter = Limiter::new(settings.tuning.ack_frames_per_s, Instant::now());
         let requests = Requests::default();
         let token = Some(token);
-        Self { settings, shared, token, topics, requests, saver, limiter, failures: 0 }
+        Self { settings, shared, token, topics, requests, saver, limiter, route, failures: 0 }
     }
 
     pub(super) async fn run(mut self) {
@@ -183,8 +187,9 @@ impl Driver {
         }
         let bytes = self.settings.tuning.read_buffer_bytes;
         let connector = &*self.settings.connector;
-        let url = &self.settings.url;
-        let wire = wire::connect(connector, url, SUBPROTOCOL_JSON, None, bytes).await;
+        let url = self.route.next(connector).await;
+        let url = url.map_err(|error| End::again(Why::Gateways(error)))?;
+        let wire = wire::connect(connector, &url, SUBPROTOCOL_JSON, None, bytes).await;
         wire.map_err(End::of_failure)
     }
 
@@ -213,6 +218,8 @@ impl Driver {
             Delay::Backoff(at_least) => {
                 let backoff = self.settings.tuning.reconnect.random_delay(self.failures);
                 self.failures = self.failures.saturating_add(1);
+                // The named pause is that node's; another access point has not asked for one.
+                let at_least = if self.route.has_another() { Duration::ZERO } else { at_least };
                 at_least + backoff
             }
         };

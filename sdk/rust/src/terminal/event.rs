@@ -107,6 +107,8 @@ pub enum Why {
     Protocol(String),
     /// There was no token to be had.
     Token(String),
+    /// There was no list of access points to be had.
+    Gateways(String),
 }
 
 /// The end.
@@ -269,10 +271,11 @@ impl fmt::Display for Why {
             Self::ConnectTimeout => f.write_str("connecting took too long"),
             Self::Silent => f.write_str("nothing was heard"),
             Self::Stalled => f.write_str("nothing could be written"),
-            Self::GoingAway => f.write_str("the node drains"),
+            Self::GoingAway => f.write_str("the node sends its terminals elsewhere"),
             Self::Closed { code, reason } => write!(f, "closed by the node: {code} {reason}"),
             Self::Protocol(detail) => write!(f, "not this protocol: {detail}"),
             Self::Token(error) => write!(f, "no token: {error}"),
+            Self::Gateways(error) => write!(f, "no access point: {error}"),
         }
     }
 }

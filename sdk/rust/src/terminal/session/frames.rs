@@ -81,7 +81,8 @@ impl Session<'_> {
             NodeFrame::Error { s, id, code, reason, detail } if s <= SESSION => {
                 self.answer(id, Err(RequestError::Refused { code, reason, detail }));
             }
-            NodeFrame::Goaway { after_ms, .. } => {
+            NodeFrame::Goaway { after_ms, to, .. } => {
+                self.driver.route.sent_away(&to);
                 self.leave_at = Some(Instant::now() + Duration::from_millis(after_ms));
             }
             NodeFrame::Heartbeat { ms, .. } => self.set_heartbeat(ms),

@@ -5,26 +5,34 @@
 //! owners and offers entries to link inboxes. Parent: the supervisor, which restarts it at once;
 //! what it held is registered again by the links, and confirmations tell them what they missed.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
+pub(crate) mod announce;
+mod heads;
+mod readers;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use clarion_core::placement::SlotSet;
 use clarion_core::{Batch, LogKey, Mode};
 use clarion_protocol::Offset;
-use clarion_protocol::terminal::{LogAlias, SessionNumber};
 use clarion_storage::{Read, Store};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
-use crate::link::inbox::{Item, LinkInbox, SessionEvent};
+use crate::link::inbox::{Item, SessionEvent};
 use crate::link_shard::uptime_s;
-use crate::nodes::THIS_NODE;
-use crate::owner::head_read;
-use crate::ring::TailRing;
+use crate::nodes::NodeNumber;
 use crate::router::Router;
 use crate::supervisor::Slot;
 use crate::{fault, task};
+
+use announce::Announcement;
+use heads::{Comparing, Found};
+use readers::Readers;
+
+pub(crate) use readers::Subscriber;
 
 /// Sessions that are offered a batch before others on the same thread get a turn: what a private
 /// message waits for at most while a broadcast goes out.
@@ -33,32 +41,6 @@ const FAN_OUT_SLICE: usize = 256;
 /// in seconds: with [`crate::ring::RING_BYTES_MAX`] 64 MiB in all.
 const RINGS_MAX: usize = 256;
 const RING_KEPT_S: u32 = 60;
-/// How long a hint may take before the head check counts it as lost.
-const HINT_PATIENCE: Duration = Duration::from_secs(1);
-/// Logs whose heads are checked in one read.
-const HEAD_CHECK_SLICE: usize = 256;
-
-/// One session's interest in one log.
-#[derive(Debug, Clone)]
-pub(crate) struct Subscriber {
-    pub(crate) inbox: Arc<LinkInbox>,
-    pub(crate) session: SessionNumber,
-    pub(crate) alias: LogAlias,
-}
-
-impl PartialEq for Subscriber {
-    fn eq(&self, other: &Self) -> bool {
-        self.inbox.id == other.inbox.id && self.session == other.session
-    }
-}
-
-impl Eq for Subscriber {}
-
-impl Hash for Subscriber {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.inbox.id ^ (u64::from(self.session) << 48));
-    }
-}
 
 /// All relays of a node.
 pub(crate) struct Relays {
@@ -110,16 +92,59 @@ impl Relays {
         let _ = slot.cast(RelayMessage::Deregister { log: Arc::clone(&log), subscriber });
     }
 
-    /// The log of `batch` grew.
-    pub(crate) fn hint(&self, batch: Arc<Batch>, ephemeral: bool) {
+    /// The log of `batch` grew. `listed`: the owner that believes that this node reads it.
+    pub(crate) fn hint(&self, batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber>) {
         let slot = self.of(&batch.log);
-        let _ = slot.cast(RelayMessage::Hint { batch: Arc::clone(&batch), ephemeral });
+        let _ = slot.cast(RelayMessage::Hint { batch: Arc::clone(&batch), ephemeral, listed });
     }
 
-    /// The owner registered this node's interest.
-    pub(crate) fn confirm(&self, log: Arc<LogKey>, head: Offset) {
+    /// An owner registered this node's interest.
+    pub(crate) fn confirm(&self, log: Arc<LogKey>, head: Offset, from: Option<NodeNumber>) {
         let slot = self.of(&log);
-        let _ = slot.cast(RelayMessage::Confirm { log: Arc::clone(&log), head });
+        let _ = slot.cast(RelayMessage::Confirm { log: Arc::clone(&log), head, from });
+    }
+
+    /// Logs have entries up to there: hints of them may not have come.
+    pub(crate) fn heads(&self, heads: Vec<(Arc<LogKey>, Offset)>) {
+        let mut of: HashMap<u16, Vec<_>> = HashMap::new();
+        for head in heads {
+            of.entry(self.number_of(&head.0)).or_default().push(head);
+        }
+        for (number, heads) in of {
+            let slot = &self.slots[number as usize];
+            let _ = slot.cast(RelayMessage::Heads { heads, found: Found::Told });
+        }
+    }
+
+    /// Compares the heads of all logs of these slots with the store.
+    pub(crate) fn compare(&self, slots: &Arc<SlotSet>) {
+        for slot in &self.slots {
+            let _ = slot.cast(RelayMessage::Compare { slots: Arc::clone(slots) });
+        }
+    }
+
+    /// A session with this generation of the terminal of this inbox is on another node (I7).
+    pub(crate) fn superseded(&self, log: Arc<LogKey>, generation: u64) {
+        let slot = self.of(&log);
+        let _ = slot.cast(RelayMessage::Superseded { log: Arc::clone(&log), generation });
+    }
+
+    /// Tell an owner all that is read of its slots.
+    pub(crate) fn announce(&self, announcement: &Arc<Announcement>) {
+        for slot in &self.slots {
+            let announcement = Arc::clone(announcement);
+            let _ = slot.cast(RelayMessage::Announce { announcement });
+        }
+    }
+
+    /// Whether every relay takes messages from its mailbox.
+    pub(crate) async fn progress(&self) {
+        for slot in &self.slots {
+            let (reply, answer) = oneshot::channel();
+            if slot.cast(RelayMessage::Progress { reply }).is_ok() {
+                let _ = answer.await;
+            }
+        }
     }
 
     /// Reads for a session: from memory if it can, else from the store. Leaves `Item::Page`.
@@ -150,23 +175,11 @@ impl Relays {
         answer.await.unwrap_or(false)
     }
 
-    /// An owner was started or has stopped: announce interest in its logs again (I12).
-    pub(crate) fn owner_changed(&self, owner: OwnerId) {
-        if let OwnerId::Log(log) = &owner {
-            let _ = self.of(log).cast(RelayMessage::OwnerChanged { owner: owner.clone() });
-            return;
-        }
-        for slot in &self.slots {
-            let _ = slot.cast(RelayMessage::OwnerChanged { owner: owner.clone() });
-        }
+    /// The owner of a log has stopped: announce interest in it again (I12).
+    pub(crate) fn owner_changed(&self, log: Arc<LogKey>, owner: NodeNumber) {
+        let slot = self.of(&log);
+        let _ = slot.cast(RelayMessage::OwnerChanged { log: Arc::clone(&log), owner });
     }
-}
-
-/// Which owner: a shard of inboxes, or the owner of one log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OwnerId {
-    InboxShard(u32),
-    Log(Arc<LogKey>),
 }
 
 /// What a relay receives.
@@ -176,24 +189,38 @@ pub(crate) enum RelayMessage {
     /// It reads it no more.
     Deregister { log: Arc<LogKey>, subscriber: Subscriber },
     /// A log grew.
-    Hint { batch: Arc<Batch>, ephemeral: bool },
+    Hint { batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber> },
     /// An owner confirmed interest.
-    Confirm { log: Arc<LogKey>, head: Offset },
+    Confirm { log: Arc<LogKey>, head: Offset, from: Option<NodeNumber> },
+    /// A newer session of a terminal is on another node.
+    Superseded { log: Arc<LogKey>, generation: u64 },
     /// A session reads.
     Read(PendingRead),
     /// Is anybody there?
     Online { log: Arc<LogKey>, reply: oneshot::Sender<bool> },
     /// Tell the sessions of a log.
     Notify { log: Arc<LogKey>, event: SessionEvent, reply: oneshot::Sender<bool> },
-    /// An owner lost what it knew of interest.
-    OwnerChanged { owner: OwnerId },
+    /// The owner of one log stopped.
+    OwnerChanged { log: Arc<LogKey>, owner: NodeNumber },
+    /// Tell an owner everything.
+    Announce { announcement: Arc<Announcement> },
     /// Compare heads with the store: the slow check that finds lost hints.
     CheckHeads,
-    /// What the check found.
-    Heads { heads: Vec<(Arc<LogKey>, Offset)>, sure: bool },
+    /// Some owner cannot be heard: compare heads with the store.
+    Poll,
+    /// Compare the heads of these with the store: something happened that may have cost hints.
+    Compare { slots: Arc<SlotSet> },
+    /// That comparison is through.
+    Compared,
+    /// How far logs go.
+    Heads { heads: Vec<(Arc<LogKey>, Offset)>, found: Found },
+    /// Say that messages are handled.
+    Progress { reply: oneshot::Sender<()> },
     /// Report what was written, forget old batches.
     Tidy,
 }
+
+impl ractor::Message for RelayMessage {}
 
 /// A read that is owed an answer: whoever drops it unanswered, a crash too, answers that it failed.
 pub(crate) struct PendingRead {
@@ -215,6 +242,8 @@ pub(crate) struct RelayArguments {
     pub(crate) slot: Arc<Slot<RelayMessage>>,
     pub(crate) ring_entries_max: usize,
     pub(crate) head_check_ms: u64,
+    /// How often heads are compared while an owner cannot be heard; 0: never, the node is alone.
+    pub(crate) poll_ms: u64,
 }
 
 pub(crate) struct Relay;
@@ -224,21 +253,9 @@ pub(crate) struct RelayState {
     logs: HashMap<Arc<LogKey>, Readers>,
     /// Logs that the head check has yet to visit in this round.
     unchecked: Vec<Arc<LogKey>>,
+    comparing: Comparing,
     /// Logs whose ring holds something, with the second of their last hint. At most [`RINGS_MAX`].
     ringed: HashMap<Arc<LogKey>, u32>,
-}
-
-/// The sessions of one log. Most logs are inboxes and have one.
-enum Readers {
-    One { subscriber: Subscriber, head: Option<Offset> },
-    Many(Box<Wide>),
-}
-
-struct Wide {
-    subscribers: HashSet<Subscriber, BuildHasherDefault<IdHasher>>,
-    /// The highest offset known, once the owner confirmed.
-    head: Option<Offset>,
-    ring: TailRing,
 }
 
 impl Actor for Relay {
@@ -255,10 +272,15 @@ impl Actor for Relay {
         let tick = Duration::from_millis((arguments.head_check_ms / 16).max(50));
         drop(myself.send_interval(tick, || RelayMessage::CheckHeads));
         drop(myself.send_interval(Duration::from_secs(1), || RelayMessage::Tidy));
+        if arguments.poll_ms > 0 {
+            let pause = Duration::from_millis(arguments.poll_ms);
+            drop(myself.send_interval(pause, || RelayMessage::Poll));
+        }
         Ok(RelayState {
             arguments,
             logs: HashMap::new(),
             unchecked: Vec::new(),
+            comparing: Comparing::default(),
             ringed: HashMap::new(),
         })
     }
@@ -275,8 +297,13 @@ impl Actor for Relay {
                 state.register(log, subscriber, since_ms, generation);
             }
             RelayMessage::Deregister { log, subscriber } => state.deregister(&log, &subscriber),
-            RelayMessage::Hint { batch, ephemeral } => state.fan_out(batch, ephemeral).await,
-            RelayMessage::Confirm { log, head } => state.confirm(&log, head).await,
+            RelayMessage::Hint { batch, ephemeral, listed } => {
+                state.fan_out(batch, ephemeral, listed).await;
+            }
+            RelayMessage::Confirm { log, head, from } => state.confirm(&log, head, from).await,
+            RelayMessage::Superseded { log, generation } => {
+                state.notify(&log, SessionEvent::NewerGeneration(generation));
+            }
             RelayMessage::Read(mut pending) => state.read(&mut pending),
             RelayMessage::Online { log, reply } => {
                 let _ = reply.send(state.logs.contains_key(&log));
@@ -284,9 +311,14 @@ impl Actor for Relay {
             RelayMessage::Notify { log, event, reply } => {
                 let _ = reply.send(state.notify(&log, event));
             }
-            RelayMessage::OwnerChanged { owner } => state.announce_to(&owner),
+            RelayMessage::OwnerChanged { log, owner } => state.announce_one(log, owner),
+            RelayMessage::Announce { announcement } => state.announce(announcement).await,
             RelayMessage::CheckHeads => state.check_heads(),
-            RelayMessage::Heads { heads, sure } => state.heads_found(heads, sure).await,
+            RelayMessage::Poll => state.poll(),
+            RelayMessage::Compare { slots } => state.compare(&slots),
+            RelayMessage::Compared => state.compared(),
+            RelayMessage::Heads { heads, found } => state.heads_found(heads, found).await,
+            RelayMessage::Progress { reply } => drop(reply.send(())),
             RelayMessage::Tidy => state.tidy(),
         }
         Ok(())
@@ -318,7 +350,7 @@ impl RelayState {
             let readers = Readers::new(&log, subscriber, self.arguments.ring_entries_max);
             self.logs.insert(Arc::clone(&log), readers);
             if let Some(router) = self.arguments.router.upgrade() {
-                router.interest(log, THIS_NODE, since_ms);
+                router.interest(log, since_ms, generation);
             }
             return;
         };
@@ -343,14 +375,14 @@ impl RelayState {
         if readers.remove(subscriber, log) {
             self.logs.remove(log);
             if let Some(router) = self.arguments.router.upgrade() {
-                router.no_interest(Arc::clone(log), THIS_NODE);
+                router.no_interest(log, None);
             }
         }
     }
 
-    async fn fan_out(&mut self, batch: Arc<Batch>, ephemeral: bool) {
+    async fn fan_out(&mut self, batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber>) {
         let Some(readers) = self.logs.get_mut(&batch.log) else {
-            return self.not_read(&batch.log);
+            return self.not_read(&batch.log, listed);
         };
         if !ephemeral && let Some(last) = batch.entries.last() {
             readers.grow_head(last.offset);
@@ -385,8 +417,8 @@ impl RelayState {
         }
     }
 
-    async fn confirm(&mut self, log: &Arc<LogKey>, head: Offset) {
-        let Some(readers) = self.logs.get_mut(log) else { return self.not_read(log) };
+    async fn confirm(&mut self, log: &Arc<LogKey>, head: Offset, from: Option<NodeNumber>) {
+        let Some(readers) = self.logs.get_mut(log) else { return self.not_read(log, from) };
         readers.grow_head(head);
         let Some(head) = readers.head() else { return };
         let mut count = 0;
@@ -401,9 +433,9 @@ impl RelayState {
 
     /// An owner believes that this node reads a log: a former incarnation did, or the last reader
     /// left while the owner was being started.
-    fn not_read(&self, log: &Arc<LogKey>) {
-        if let Some(router) = self.arguments.router.upgrade() {
-            router.no_interest(Arc::clone(log), THIS_NODE);
+    fn not_read(&self, log: &Arc<LogKey>, owner: Option<NodeNumber>) {
+        if let (Some(router), true) = (self.arguments.router.upgrade(), owner.is_some()) {
+            router.no_interest(log, owner);
         }
     }
 
@@ -429,83 +461,6 @@ impl RelayState {
         let Some(readers) = self.logs.get_mut(log) else { return false };
         readers.each(&mut |to| to.inbox.leave(Item::Session { session: to.session, event }));
         true
-    }
-
-    fn announce_to(&mut self, owner: &OwnerId) {
-        let Some(router) = self.arguments.router.upgrade() else { return };
-        // Heads are compared with the store: since when the owner is blind is not known.
-        match owner {
-            OwnerId::Log(log) if self.logs.contains_key(log) => {
-                router.interest(Arc::clone(log), THIS_NODE, 0);
-            }
-            OwnerId::Log(_) => {}
-            OwnerId::InboxShard(_) => {
-                for log in self.logs.keys().filter(|log| router.owner_id(log) == *owner) {
-                    router.interest(Arc::clone(log), THIS_NODE, 0);
-                }
-            }
-        }
-        router.interest_complete(owner, THIS_NODE);
-    }
-
-    fn check_heads(&mut self) {
-        if self.unchecked.is_empty() {
-            self.unchecked = self.logs.keys().cloned().collect();
-        }
-        let ticks_left = 16;
-        let slice =
-            (self.logs.len() / ticks_left + 1).max(HEAD_CHECK_SLICE.min(self.unchecked.len()));
-        let rest = self.unchecked.len().saturating_sub(slice);
-        let logs = self.unchecked.split_off(rest);
-        if logs.is_empty() {
-            return;
-        }
-        let (store, slot) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
-        task::spawn(async move {
-            for logs in logs.chunks(HEAD_CHECK_SLICE) {
-                let pages = store.read(logs.iter().cloned().map(head_read).collect()).await;
-                let heads = logs.iter().cloned().zip(pages);
-                let heads = heads.filter_map(|(log, page)| Some((log, page.ok()?.head))).collect();
-                let _ = slot.cast(RelayMessage::Heads { heads, sure: false });
-            }
-        });
-    }
-
-    async fn heads_found(&mut self, heads: Vec<(Arc<LogKey>, Offset)>, sure: bool) {
-        let mut ahead = Vec::new();
-        for (log, head) in heads {
-            let Some(readers) = self.logs.get_mut(&log) else { continue };
-            match readers.head() {
-                // Its hint may still be on the way: looked at again in a moment.
-                Some(known) if head > known && !sure => ahead.push((log, head)),
-                Some(known) if head > known => {
-                    // I12: only this check found it. Zero is no head: the owner confirmed that
-                    // nothing came since the readers read, and no hint told the head since.
-                    if known > Offset::ZERO {
-                        metrics::counter!("clarion_head_check_found_total").increment(1);
-                    }
-                    readers.grow_head(head);
-                    readers.each(&mut |to| {
-                        to.inbox.leave(Item::Missed {
-                            session: to.session,
-                            log: to.alias,
-                            up_to: head,
-                        });
-                    });
-                    tokio::task::yield_now().await;
-                }
-                Some(_) => {}
-                // The owner's confirmation was lost.
-                None => self.confirm(&log, head).await,
-            }
-        }
-        if !ahead.is_empty() {
-            let slot = Arc::clone(&self.arguments.slot);
-            task::spawn(async move {
-                tokio::time::sleep(HINT_PATIENCE).await;
-                let _ = slot.cast(RelayMessage::Heads { heads: ahead, sure: true });
-            });
-        }
     }
 
     fn tidy(&mut self) {
@@ -537,94 +492,4 @@ pub(crate) async fn read_for(store: Arc<dyn Store>, read: Read, subscriber: Subs
         None => None,
     };
     subscriber.inbox.leave(Item::Page { session: subscriber.session, log: subscriber.alias, page });
-}
-
-#[allow(clippy::mutable_key_type, reason = "hashed and compared by ids that never change")]
-impl Readers {
-    fn new(log: &LogKey, subscriber: Subscriber, ring_entries_max: usize) -> Self {
-        if log.kind.is_wide() {
-            let mut subscribers = HashSet::default();
-            subscribers.insert(subscriber);
-            let ring = TailRing::new(ring_entries_max);
-            Self::Many(Box::new(Wide { subscribers, head: None, ring }))
-        } else {
-            Self::One { subscriber, head: None }
-        }
-    }
-
-    fn head(&self) -> Option<Offset> {
-        match self {
-            Self::One { head, .. } => *head,
-            Self::Many(wide) => wide.head,
-        }
-    }
-
-    fn grow_head(&mut self, offset: Offset) {
-        let head = match self {
-            Self::One { head, .. } => head,
-            Self::Many(wide) => &mut wide.head,
-        };
-        *head = Some(head.map_or(offset, |known| known.max(offset)));
-    }
-
-    fn insert(&mut self, new: Subscriber, ring_entries_max: usize) {
-        match self {
-            Self::One { subscriber, .. } if *subscriber == new => *subscriber = new,
-            Self::One { subscriber, head } => {
-                let mut subscribers = HashSet::default();
-                subscribers.insert(subscriber.clone());
-                subscribers.insert(new);
-                let ring = TailRing::new(ring_entries_max);
-                *self = Self::Many(Box::new(Wide { subscribers, head: *head, ring }));
-            }
-            Self::Many(wide) => {
-                wide.subscribers.replace(new);
-            }
-        }
-    }
-
-    /// Whether nobody is left. An inbox that is down to one reader costs as little as before.
-    fn remove(&mut self, gone: &Subscriber, log: &LogKey) -> bool {
-        match self {
-            Self::One { subscriber, .. } => subscriber == gone,
-            Self::Many(wide) => {
-                wide.subscribers.remove(gone);
-                if wide.subscribers.capacity() > 8 * wide.subscribers.len().max(16) {
-                    wide.subscribers.shrink_to_fit();
-                }
-                if let (false, 1) = (log.kind.is_wide(), wide.subscribers.len())
-                    && let Some(subscriber) = wide.subscribers.iter().next().cloned()
-                {
-                    *self = Self::One { subscriber, head: wide.head };
-                    return false;
-                }
-                wide.subscribers.is_empty()
-            }
-        }
-    }
-
-    fn all(&self) -> Box<dyn Iterator<Item = &Subscriber> + Send + '_> {
-        match self {
-            Self::One { subscriber, .. } => Box::new(std::iter::once(subscriber)),
-            Self::Many(wide) => Box::new(wide.subscribers.iter()),
-        }
-    }
-
-    fn each(&self, visit: &mut dyn FnMut(&Subscriber)) {
-        self.all().for_each(visit);
-    }
-}
-
-/// Link ids are unique already.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-    fn write(&mut self, _bytes: &[u8]) {}
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id;
-    }
 }

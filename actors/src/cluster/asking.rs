@@ -1,0 +1,109 @@
+//! Questions to other nodes and their answers: who is online, close a session, status. Each waits a
+//! bounded time; who does not answer is taken to say no.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clarion_core::LogKey;
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+
+use super::peers::{Linked, LinkedPeers};
+use super::wire::{PeerMessage, Question, Reply};
+use crate::nodes::NodeNumber;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Questions that may wait for an answer; above it they are taken to be answered with no.
+const WAITING_MAX: usize = 16_384;
+/// Inboxes in one question.
+const LOGS_MAX: usize = 1024;
+
+/// Questions on their way.
+#[derive(Default)]
+pub(crate) struct Asking {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, (NodeNumber, oneshot::Sender<Reply>)>>,
+}
+
+impl Asking {
+    /// Asks one node.
+    pub(crate) async fn ask(&self, peer: &Linked, question: Question) -> Option<Reply> {
+        let request = self.next.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.len() >= WAITING_MAX {
+                return None;
+            }
+            waiting.insert(request, (peer.number, reply));
+        }
+        let _gone = Gone { asking: self, request };
+        peer.send(&PeerMessage::Ask { request, question }).ok()?;
+        tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+    }
+
+    /// Asks every node; whether one said yes.
+    pub(crate) async fn any(&self, peers: &LinkedPeers, question: &Question) -> bool {
+        let peers = peers.all();
+        let answers = join_all(peers.iter().map(|peer| self.ask(peer, question.clone()))).await;
+        answers.iter().any(|reply| *reply == Some(Reply::Is(true)))
+    }
+
+    /// Asks every node which of these inboxes have a session there.
+    pub(crate) async fn each(&self, peers: &LinkedPeers, logs: Vec<Arc<LogKey>>) -> Vec<Vec<bool>> {
+        let peers = peers.all();
+        let of = |peer: Arc<Linked>| {
+            let logs = &logs;
+            async move {
+                let mut online = Vec::with_capacity(logs.len());
+                for logs in logs.chunks(LOGS_MAX) {
+                    match self.ask(&peer, Question::Online(logs.to_vec())).await {
+                        Some(Reply::Each(each)) if each.len() == logs.len() => online.extend(each),
+                        _ => return Vec::new(),
+                    }
+                }
+                online
+            }
+        };
+        join_all(peers.into_iter().map(of)).await
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(&self, from: NodeNumber, request: u64, reply: Reply) {
+        let mut waiting = self.waiting();
+        if waiting.get(&request).is_some_and(|(of, _)| *of == from)
+            && let Some((_, waits)) = waiting.remove(&request)
+        {
+            let _ = waits.send(reply);
+        }
+    }
+
+    /// The link to a node ended: nobody answers.
+    pub(crate) fn gone(&self, node: NodeNumber) {
+        self.waiting().retain(|_, (of, _)| *of != node);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waiting().len()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, (NodeNumber, oneshot::Sender<Reply>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a question out of the books however the asking ends.
+struct Gone<'a> {
+    asking: &'a Asking,
+    request: u64,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.asking.waiting().remove(&self.request);
+    }
+}

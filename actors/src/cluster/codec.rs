@@ -1,0 +1,492 @@
+//! Bytes of the messages between nodes: the one file that knows `bincode` (varint, little endian,
+//! positional). A message is the wire version as two bytes, the variant's number, its fields. What a
+//! later version adds comes behind the fields of the former, so a node writes for a former version by
+//! leaving it away; see [`Later`].
+//!
+//! Bytes from a peer are checked: lengths before anything is allocated, names as anywhere else, and
+//! nothing may be left over. What does not fit is an error, never a panic.
+
+use std::sync::Arc;
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint, standard};
+use bincode::{BorrowDecode, Encode};
+use bytes::Bytes;
+use clarion_core::placement::SlotSet;
+use clarion_core::{Batch, Body, Control, Entry, LogKey, LogKind};
+use clarion_protocol::{Epoch, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
+use clarion_storage::{Appended, LogLimits};
+
+use super::wire::{Announced, AppendResult, PeerMessage, Question, Reply, WIRE_MIN, wire_max};
+use crate::intake::NewEntry;
+
+/// Longest message that is decoded, in bytes; peer links refuse what is longer.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+const CONFIG: Configuration<LittleEndian, Varint, Limit<MESSAGE_BYTES_MAX>> =
+    standard().with_limit::<MESSAGE_BYTES_MAX>();
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unreadable(pub(crate) &'static str);
+
+#[derive(Encode, BorrowDecode)]
+struct WireLog<'a> {
+    product: &'a str,
+    kind: u8,
+    name: &'a str,
+}
+
+#[derive(Encode, BorrowDecode)]
+enum WireBody<'a> {
+    Json(&'a [u8]),
+    Bytes { content_type: &'a str, data: &'a [u8] },
+    Subscribed(&'a str),
+    Unsubscribed(&'a str),
+    Tombstone,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct WireEntry<'a> {
+    offset: u64,
+    predecessor: u64,
+    message: u128,
+    expires_at_ms: u64,
+    body: WireBody<'a>,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct WireBatch<'a> {
+    log: WireLog<'a>,
+    epoch: u64,
+    entries: Vec<WireEntry<'a>>,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct WireAppend<'a> {
+    message: u128,
+    expires_at_ms: u64,
+    body: WireBody<'a>,
+    entries_max: u32,
+    bytes_max: u64,
+    evict: bool,
+    first_attempt_ms: Option<u64>,
+    deadline_ms: u64,
+}
+
+#[derive(Encode, BorrowDecode)]
+enum WireResult<'a> {
+    Done { epoch: u64, offset: u64, predecessor: u64, duplicate: bool, audience: u64, evicted: u32 },
+    NotTried,
+    Unavailable(&'a str),
+    Unknown(&'a str),
+    LogFull,
+    Full(&'a str),
+}
+
+#[derive(Encode, BorrowDecode)]
+struct WireHead<'a> {
+    log: WireLog<'a>,
+    head: u64,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct WireInterest<'a> {
+    log: WireLog<'a>,
+    generation: u64,
+}
+
+#[derive(Encode, BorrowDecode)]
+enum WireQuestion<'a> {
+    Online(Vec<WireLog<'a>>),
+    FlushCursors(WireLog<'a>),
+    Kick(WireLog<'a>),
+    Reload(WireLog<'a>),
+    Status,
+    Drain,
+}
+
+#[derive(Encode, BorrowDecode)]
+enum WireReply<'a> {
+    Each(Vec<bool>),
+    Is(bool),
+    Text(&'a str),
+}
+
+/// Variants are numbered by their order: new ones go to the end.
+#[derive(Encode, BorrowDecode)]
+enum WireMessage<'a> {
+    Append { request: u64, log: WireLog<'a>, entries: Vec<WireAppend<'a>> },
+    Appended { request: u64, results: Vec<WireResult<'a>> },
+    Ephemeral(WireBatch<'a>),
+    Hint { batch: WireBatch<'a>, ephemeral: bool, listed: bool },
+    Grew(Vec<WireHead<'a>>),
+    Heads(Vec<WireHead<'a>>),
+    Confirm(Vec<WireHead<'a>>),
+    Interest { logs: Vec<WireInterest<'a>>, since_ms: u64 },
+    NoInterest(Vec<WireLog<'a>>),
+    Complete(Vec<u8>),
+    Leave(Vec<u8>),
+    AnnounceAgain(Vec<u8>),
+    OwnerChanged(WireLog<'a>),
+    Dropped(Vec<u8>),
+    Superseded { log: WireLog<'a>, generation: u64 },
+    Ask { request: u64, question: WireQuestion<'a> },
+    Answer { request: u64, reply: WireReply<'a> },
+    ProductChanged(&'a str),
+    Hello,
+}
+
+/// What version 2 puts behind a hint: when it left its owner, Unix milliseconds of the store.
+#[derive(Encode, BorrowDecode, Default)]
+struct Later {
+    sent_ms: u64,
+}
+
+/// The bytes of a message for a peer that speaks `version`.
+pub(crate) fn encode(message: &PeerMessage, version: u16, now_ms: u64) -> Bytes {
+    let mut bytes = Vec::with_capacity(128);
+    bytes.extend_from_slice(&version.to_le_bytes());
+    let wire = to_wire(message);
+    let mut done = bincode::encode_into_std_write(&wire, &mut bytes, CONFIG);
+    if version >= 2 && matches!(wire, WireMessage::Hint { .. }) {
+        let later = Later { sent_ms: now_ms };
+        done = done.and(bincode::encode_into_std_write(&later, &mut bytes, CONFIG));
+    }
+    if let Err(error) = done {
+        // Writing to memory does not fail; a link refuses what comes of it.
+        tracing::error!(%error, "a message to a peer was not encoded");
+        bytes.clear();
+    }
+    Bytes::from(bytes)
+}
+
+/// The message that these bytes are.
+pub(crate) fn decode(bytes: &[u8], now_ms: u64) -> Result<PeerMessage, Unreadable> {
+    let (version, body) = bytes.split_at_checked(2).ok_or(Unreadable("too short"))?;
+    let version = u16::from_le_bytes([version[0], version[1]]);
+    if !(WIRE_MIN..=wire_max()).contains(&version) {
+        return Err(Unreadable("an unknown version"));
+    }
+    let (wire, mut read): (WireMessage<'_>, usize) =
+        bincode::borrow_decode_from_slice(body, CONFIG).map_err(|_| Unreadable("damaged"))?;
+    if version >= 2 && matches!(wire, WireMessage::Hint { .. }) {
+        let rest = body.get(read..).unwrap_or_default();
+        let (found, more): (Later, usize) =
+            bincode::borrow_decode_from_slice(rest, CONFIG).map_err(|_| Unreadable("damaged"))?;
+        read += more;
+        note_way(found.sent_ms, now_ms);
+    }
+    if read != body.len() {
+        return Err(Unreadable("longer than it says"));
+    }
+    from_wire(wire)
+}
+
+/// How long a hint was on its way, by the clocks of both ends.
+fn note_way(sent_ms: u64, now_ms: u64) {
+    let way_ms = now_ms.saturating_sub(sent_ms);
+    metrics::histogram!("clarion_hint_way_ms").record(way_ms as f64);
+}
+
+fn to_wire(message: &PeerMessage) -> WireMessage<'_> {
+    let slots = |slots: &SlotSet| slots.to_bytes().to_vec();
+    match message {
+        PeerMessage::Append { request, entries } => WireMessage::Append {
+            request: *request,
+            log: entries.first().map_or_else(no_log, |entry| log_to(&entry.log)),
+            entries: entries.iter().map(append_to).collect(),
+        },
+        PeerMessage::Appended { request, results } => WireMessage::Appended {
+            request: *request,
+            results: results.iter().map(result_to).collect(),
+        },
+        PeerMessage::Ephemeral { batch } => WireMessage::Ephemeral(batch_to(batch)),
+        PeerMessage::Hint { batch, ephemeral, listed } => {
+            WireMessage::Hint { batch: batch_to(batch), ephemeral: *ephemeral, listed: *listed }
+        }
+        PeerMessage::Grew { heads } => WireMessage::Grew(heads_to(heads)),
+        PeerMessage::Heads { heads } => WireMessage::Heads(heads_to(heads)),
+        PeerMessage::Confirm { heads } => WireMessage::Confirm(heads_to(heads)),
+        PeerMessage::Interest { logs, since_ms } => {
+            let logs = logs.iter().map(interest_to).collect();
+            WireMessage::Interest { logs, since_ms: *since_ms }
+        }
+        PeerMessage::NoInterest { logs } => {
+            WireMessage::NoInterest(logs.iter().map(|log| log_to(log)).collect())
+        }
+        PeerMessage::Complete { slots: of } => WireMessage::Complete(slots(of)),
+        PeerMessage::Leave { slots: of } => WireMessage::Leave(slots(of)),
+        PeerMessage::AnnounceAgain { slots: of } => WireMessage::AnnounceAgain(slots(of)),
+        PeerMessage::OwnerChanged { log } => WireMessage::OwnerChanged(log_to(log)),
+        PeerMessage::Dropped { slots: of } => WireMessage::Dropped(slots(of)),
+        PeerMessage::Superseded { log, generation } => {
+            WireMessage::Superseded { log: log_to(log), generation: *generation }
+        }
+        PeerMessage::Ask { request, question } => {
+            WireMessage::Ask { request: *request, question: question_to(question) }
+        }
+        PeerMessage::Answer { request, reply } => {
+            let reply = match reply {
+                Reply::Each(each) => WireReply::Each(each.clone()),
+                Reply::Is(is) => WireReply::Is(*is),
+                Reply::Text(text) => WireReply::Text(text),
+            };
+            WireMessage::Answer { request: *request, reply }
+        }
+        PeerMessage::ProductChanged { product } => WireMessage::ProductChanged(product.as_str()),
+        PeerMessage::Hello => WireMessage::Hello,
+    }
+}
+
+fn no_log<'a>() -> WireLog<'a> {
+    WireLog { product: "", kind: 0, name: "" }
+}
+
+fn log_to(log: &LogKey) -> WireLog<'_> {
+    WireLog { product: log.product.as_str(), kind: log.kind as u8, name: &log.name }
+}
+
+fn interest_to(announced: &Announced) -> WireInterest<'_> {
+    WireInterest { log: log_to(&announced.log), generation: announced.generation }
+}
+
+fn heads_to(heads: &[(Arc<LogKey>, Offset)]) -> Vec<WireHead<'_>> {
+    heads.iter().map(|(log, head)| WireHead { log: log_to(log), head: head.0 }).collect()
+}
+
+fn body_to(body: &Body) -> WireBody<'_> {
+    match body {
+        Body::Json(text) => WireBody::Json(text),
+        Body::Bytes { content_type, data } => WireBody::Bytes { content_type, data },
+        Body::Control(Control::Subscribed(topic)) => WireBody::Subscribed(topic.as_str()),
+        Body::Control(Control::Unsubscribed(topic)) => WireBody::Unsubscribed(topic.as_str()),
+        Body::Tombstone => WireBody::Tombstone,
+    }
+}
+
+fn batch_to(batch: &Batch) -> WireBatch<'_> {
+    WireBatch {
+        log: log_to(&batch.log),
+        epoch: batch.epoch.0,
+        entries: batch.entries.iter().map(|entry| entry_to(entry)).collect(),
+    }
+}
+
+fn entry_to(entry: &Entry) -> WireEntry<'_> {
+    WireEntry {
+        offset: entry.offset.0,
+        predecessor: entry.predecessor.0,
+        message: entry.message.0,
+        expires_at_ms: entry.expires_at_ms,
+        body: body_to(&entry.body),
+    }
+}
+
+fn append_to(entry: &NewEntry) -> WireAppend<'_> {
+    WireAppend {
+        message: entry.message.0,
+        expires_at_ms: entry.expires_at_ms,
+        body: body_to(&entry.body),
+        entries_max: entry.limits.entries_max,
+        bytes_max: entry.limits.bytes_max,
+        evict: entry.limits.evict,
+        first_attempt_ms: entry.first_attempt_ms,
+        deadline_ms: entry.deadline_ms,
+    }
+}
+
+fn result_to(result: &AppendResult) -> WireResult<'_> {
+    match result {
+        AppendResult::Done(appended) => WireResult::Done {
+            epoch: appended.epoch.0,
+            offset: appended.offset.0,
+            predecessor: appended.predecessor.0,
+            duplicate: appended.duplicate,
+            audience: appended.audience,
+            evicted: appended.evicted,
+        },
+        AppendResult::NotTried => WireResult::NotTried,
+        AppendResult::Unavailable(why) => WireResult::Unavailable(why),
+        AppendResult::Unknown(why) => WireResult::Unknown(why),
+        AppendResult::LogFull => WireResult::LogFull,
+        AppendResult::Full(why) => WireResult::Full(why),
+    }
+}
+
+fn question_to(question: &Question) -> WireQuestion<'_> {
+    match question {
+        Question::Online(logs) => WireQuestion::Online(logs.iter().map(|l| log_to(l)).collect()),
+        Question::FlushCursors(log) => WireQuestion::FlushCursors(log_to(log)),
+        Question::Kick(log) => WireQuestion::Kick(log_to(log)),
+        Question::Reload(log) => WireQuestion::Reload(log_to(log)),
+        Question::Status => WireQuestion::Status,
+        Question::Drain => WireQuestion::Drain,
+    }
+}
+
+fn from_wire(wire: WireMessage<'_>) -> Result<PeerMessage, Unreadable> {
+    Ok(match wire {
+        WireMessage::Append { request, log, entries } => {
+            let log = log_from(&log)?;
+            let entry = |append| append_from(&log, append);
+            let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+            PeerMessage::Append { request, entries }
+        }
+        WireMessage::Appended { request, results } => {
+            let results = results.into_iter().map(result_from).collect();
+            PeerMessage::Appended { request, results }
+        }
+        WireMessage::Ephemeral(batch) => PeerMessage::Ephemeral { batch: batch_from(batch)? },
+        WireMessage::Hint { batch, ephemeral, listed } => {
+            PeerMessage::Hint { batch: batch_from(batch)?, ephemeral, listed }
+        }
+        WireMessage::Grew(heads) => PeerMessage::Grew { heads: heads_from(&heads)? },
+        WireMessage::Heads(heads) => PeerMessage::Heads { heads: heads_from(&heads)? },
+        WireMessage::Confirm(heads) => PeerMessage::Confirm { heads: heads_from(&heads)? },
+        WireMessage::Interest { logs, since_ms } => {
+            let announced = |interest: &WireInterest<'_>| {
+                let (log, generation) = (log_from(&interest.log)?, interest.generation);
+                Ok(Announced { log, generation })
+            };
+            let logs = logs.iter().map(announced).collect::<Result<_, _>>()?;
+            PeerMessage::Interest { logs, since_ms }
+        }
+        WireMessage::NoInterest(logs) => PeerMessage::NoInterest { logs: logs_from(&logs)? },
+        WireMessage::Complete(slots) => PeerMessage::Complete { slots: slots_from(&slots)? },
+        WireMessage::Leave(slots) => PeerMessage::Leave { slots: slots_from(&slots)? },
+        WireMessage::AnnounceAgain(slots) => {
+            PeerMessage::AnnounceAgain { slots: slots_from(&slots)? }
+        }
+        WireMessage::OwnerChanged(log) => PeerMessage::OwnerChanged { log: log_from(&log)? },
+        WireMessage::Dropped(slots) => PeerMessage::Dropped { slots: slots_from(&slots)? },
+        WireMessage::Superseded { log, generation } => {
+            PeerMessage::Superseded { log: log_from(&log)?, generation }
+        }
+        WireMessage::Ask { request, question } => {
+            PeerMessage::Ask { request, question: question_from(question)? }
+        }
+        WireMessage::Answer { request, reply } => {
+            let reply = match reply {
+                WireReply::Each(each) => Reply::Each(each),
+                WireReply::Is(is) => Reply::Is(is),
+                WireReply::Text(text) => Reply::Text(text.to_owned()),
+            };
+            PeerMessage::Answer { request, reply }
+        }
+        WireMessage::ProductChanged(product) => {
+            PeerMessage::ProductChanged { product: ProductId::new(product).map_err(bad_name)? }
+        }
+        WireMessage::Hello => PeerMessage::Hello,
+    })
+}
+
+fn bad_name<E>(_: E) -> Unreadable {
+    Unreadable("a wrong name")
+}
+
+fn slots_from(bytes: &[u8]) -> Result<SlotSet, Unreadable> {
+    SlotSet::from_bytes(bytes).ok_or(Unreadable("no set of slots"))
+}
+
+fn log_from(log: &WireLog<'_>) -> Result<Arc<LogKey>, Unreadable> {
+    let product = ProductId::new(log.product).map_err(bad_name)?;
+    Ok(match log.kind {
+        k if k == LogKind::Terminal as u8 => {
+            LogKey::terminal(&product, &TerminalId::new(log.name).map_err(bad_name)?)
+        }
+        k if k == LogKind::User as u8 => {
+            LogKey::user(&product, &UserId::new(log.name).map_err(bad_name)?)
+        }
+        k if k == LogKind::Topic as u8 => {
+            LogKey::topic(&product, &TopicName::new(log.name).map_err(bad_name)?)
+        }
+        k if k == LogKind::Broadcast as u8 && log.name.is_empty() => LogKey::broadcast(&product),
+        _ => return Err(Unreadable("no kind of log")),
+    })
+}
+
+fn logs_from(logs: &[WireLog<'_>]) -> Result<Vec<Arc<LogKey>>, Unreadable> {
+    logs.iter().map(log_from).collect()
+}
+
+fn heads_from(heads: &[WireHead<'_>]) -> Result<Vec<(Arc<LogKey>, Offset)>, Unreadable> {
+    heads.iter().map(|head| Ok((log_from(&head.log)?, Offset(head.head)))).collect()
+}
+
+/// Payloads are copied: a slice would keep the frame that it came in.
+fn body_from(body: WireBody<'_>) -> Result<Body, Unreadable> {
+    let topic = |name| TopicName::new(name).map_err(bad_name);
+    Ok(match body {
+        WireBody::Json(text) => Body::Json(Bytes::copy_from_slice(text)),
+        WireBody::Bytes { content_type, data } => {
+            Body::Bytes { content_type: content_type.into(), data: Bytes::copy_from_slice(data) }
+        }
+        WireBody::Subscribed(name) => Body::Control(Control::Subscribed(topic(name)?)),
+        WireBody::Unsubscribed(name) => Body::Control(Control::Unsubscribed(topic(name)?)),
+        WireBody::Tombstone => Body::Tombstone,
+    })
+}
+
+fn batch_from(batch: WireBatch<'_>) -> Result<Arc<Batch>, Unreadable> {
+    if batch.entries.is_empty() {
+        return Err(Unreadable("an empty batch"));
+    }
+    let entry = |entry: WireEntry<'_>| {
+        Ok(Arc::new(Entry::new(
+            Offset(entry.offset),
+            Offset(entry.predecessor),
+            MessageId(entry.message),
+            entry.expires_at_ms,
+            body_from(entry.body)?,
+        )))
+    };
+    let log = log_from(&batch.log)?;
+    let entries = batch.entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+    Ok(Arc::new(Batch::new(log, Epoch(batch.epoch), entries)))
+}
+
+fn append_from(log: &Arc<LogKey>, append: WireAppend<'_>) -> Result<NewEntry, Unreadable> {
+    Ok(NewEntry {
+        log: Arc::clone(log),
+        message: MessageId(append.message),
+        expires_at_ms: append.expires_at_ms,
+        body: body_from(append.body)?,
+        limits: LogLimits {
+            entries_max: append.entries_max,
+            bytes_max: append.bytes_max,
+            evict: append.evict,
+        },
+        first_attempt_ms: append.first_attempt_ms,
+        deadline_ms: append.deadline_ms,
+    })
+}
+
+fn result_from(result: WireResult<'_>) -> AppendResult {
+    match result {
+        WireResult::Done { epoch, offset, predecessor, duplicate, audience, evicted } => {
+            AppendResult::Done(Appended {
+                epoch: Epoch(epoch),
+                offset: Offset(offset),
+                predecessor: Offset(predecessor),
+                duplicate,
+                audience,
+                evicted,
+            })
+        }
+        WireResult::NotTried => AppendResult::NotTried,
+        WireResult::Unavailable(why) => AppendResult::Unavailable(why.to_owned()),
+        WireResult::Unknown(why) => AppendResult::Unknown(why.to_owned()),
+        WireResult::LogFull => AppendResult::LogFull,
+        WireResult::Full(why) => AppendResult::Full(why.to_owned()),
+    }
+}
+
+fn question_from(question: WireQuestion<'_>) -> Result<Question, Unreadable> {
+    Ok(match question {
+        WireQuestion::Online(logs) => Question::Online(logs_from(&logs)?),
+        WireQuestion::FlushCursors(log) => Question::FlushCursors(log_from(&log)?),
+        WireQuestion::Kick(log) => Question::Kick(log_from(&log)?),
+        WireQuestion::Reload(log) => Question::Reload(log_from(&log)?),
+        WireQuestion::Status => Question::Status,
+        WireQuestion::Drain => Question::Drain,
+    })
+}

@@ -1,0 +1,398 @@
+//! Appends whose owner is on another node (step 2 of the way of a push). As in an `intake`, appends
+//! of one log go one batch at a time, so an unresolved one holds the later ones of its log and of
+//! no other (I8); the links carry batches of many logs.
+//!
+//! One attempt ends at a time of the store that goes with it: after it the owner's store refuses it.
+//! Only then is the append tried elsewhere, and looked for (I2). One that certainly was not sent goes
+//! to the next owner at once.
+//!
+//! Bounded by the lanes: every append in here holds a place in flight there. What one peer owes
+//! answers for is bounded by [`WAITING_MAX`]. A task that carries a batch may be lost only with the
+//! process.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use clarion_core::LogKey;
+use clarion_core::placement::{self, Slot};
+use clarion_storage::{Appended, Store, StoreError, StoreResult};
+use tokio::sync::oneshot;
+
+use super::peers::{Linked, LinkedPeers};
+use super::port::Refused;
+use super::wire::{AppendResult, PeerMessage};
+use crate::intake::{Answer, NewEntry};
+use crate::nodes::NodeNumber;
+use crate::owners::Owners;
+use crate::task;
+
+/// Appends of one log in one message, and their payload bytes.
+const BATCH_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Messages to one peer that wait for their answer; above it the lane counts as full.
+pub(crate) const WAITING_MAX: usize = 16_384;
+/// How long a full lane is given, in milliseconds, each time, before the next owner is asked.
+const FULL_PAUSES_MS: [u64; 4] = [2, 8, 32, 128];
+/// How long to wait for an owner when nobody can be reached.
+const NOBODY_PAUSE_MS: u64 = 50;
+/// How long an answer may be late after the end of its attempt, in milliseconds.
+const ANSWER_LATE_MS: u64 = 50;
+/// How long a node that let an append wait to the end is passed over, in milliseconds.
+const SUSPECT_MS: u64 = 3000;
+
+/// Who serves a slot.
+pub(crate) trait Route: Send + Sync {
+    /// In the order in which they are asked.
+    fn order(&self, group: &str, slot: Slot) -> Vec<Arc<str>>;
+    fn is_me(&self, id: &str) -> bool;
+}
+
+/// An append and the caller that waits for it.
+struct Request {
+    entry: NewEntry,
+    group: Arc<str>,
+    reply: oneshot::Sender<StoreResult<Appended>>,
+}
+
+/// See the module.
+pub(crate) struct Forwarder {
+    myself: Weak<Forwarder>,
+    store: Arc<dyn Store>,
+    owners: Arc<Owners>,
+    peers: Arc<LinkedPeers>,
+    route: Weak<dyn Route>,
+    attempt_ms: u64,
+    /// Logs of which appends are on their way, with those that wait behind them (I8).
+    on_the_way: Mutex<HashMap<Arc<LogKey>, VecDeque<Request>>>,
+    /// Messages that wait for their answer.
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    next: AtomicU64,
+}
+
+struct Waiting {
+    peer: Arc<Linked>,
+    reply: oneshot::Sender<Vec<AppendResult>>,
+}
+
+/// Where a batch goes next.
+enum Next {
+    Here,
+    To(Arc<Linked>),
+    Nobody,
+}
+
+impl Forwarder {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        owners: Arc<Owners>,
+        peers: Arc<LinkedPeers>,
+        route: Weak<dyn Route>,
+        attempt_ms: u64,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|myself| Self {
+            myself: Weak::clone(myself),
+            store,
+            owners,
+            peers,
+            route,
+            attempt_ms,
+            on_the_way: Mutex::default(),
+            waiting: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether an append to this log is unresolved here.
+    pub(crate) fn holds(&self, log: &LogKey) -> bool {
+        self.on_the_way().contains_key(log)
+    }
+
+    /// Takes an append.
+    pub(crate) fn forward(&self, entry: NewEntry, group: Arc<str>) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let log = Arc::clone(&entry.log);
+        let request = Request { entry, group, reply };
+        let mut on_the_way = self.on_the_way();
+        if let Some(behind) = on_the_way.get_mut(&log) {
+            behind.push_back(request);
+            return answer;
+        }
+        on_the_way.insert(Arc::clone(&log), VecDeque::new());
+        drop(on_the_way);
+        if let Some(forwarder) = self.myself.upgrade() {
+            task::spawn(forwarder.carry_log(log, vec![request]));
+        }
+        answer
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(&self, from: NodeNumber, request: u64, results: Vec<AppendResult>) {
+        let mut waiting = self.waiting();
+        if waiting.get(&request).is_some_and(|waiting| waiting.peer.number == from)
+            && let Some(waits) = waiting.remove(&request)
+        {
+            let _ = waits.reply.send(results);
+        }
+    }
+
+    /// The link to a node ended: what it owed is not known.
+    pub(crate) fn gone(&self, node: NodeNumber) {
+        self.waiting().retain(|_, waiting| waiting.peer.number != node);
+    }
+
+    /// Logs with appends on their way, and messages that wait for an answer.
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.on_the_way().len(), self.waiting().len())
+    }
+
+    async fn carry_log(self: Arc<Self>, log: Arc<LogKey>, mut batch: Vec<Request>) {
+        loop {
+            self.carry(batch).await;
+            let mut on_the_way = self.on_the_way();
+            let Some(behind) = on_the_way.get_mut(&log) else { return };
+            batch = take_some(behind);
+            if batch.is_empty() {
+                on_the_way.remove(&log);
+                return;
+            }
+        }
+    }
+
+    /// Resolves every append of a batch, in whatever order its owners take them.
+    async fn carry(&self, mut requests: Vec<Request>) {
+        let mut passed_over: Vec<Arc<str>> = Vec::new();
+        let mut full = 0;
+        loop {
+            requests = self.still_wanted(requests);
+            let Some(first) = requests.first() else { return };
+            let slot = placement::slot_of(&first.entry.log);
+            match self.next(&first.group, slot, &passed_over) {
+                Next::Here => requests = self.append_here(requests).await,
+                Next::Nobody => {
+                    passed_over.clear();
+                    pause(NOBODY_PAUSE_MS).await;
+                }
+                Next::To(peer) => {
+                    let id = Arc::clone(peer.id());
+                    match self.attempt(&peer, requests).await {
+                        Tried::Refused(back, Refused::Full) if full < FULL_PAUSES_MS.len() => {
+                            requests = back;
+                            pause(FULL_PAUSES_MS[full]).await;
+                            full += 1;
+                        }
+                        Tried::Refused(back, _) => {
+                            requests = back;
+                            passed_over.push(id);
+                        }
+                        Tried::Done(unresolved, again) => {
+                            requests = unresolved;
+                            // One that answered is asked again; one that did not is passed over.
+                            if !again {
+                                passed_over.push(id);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn next(&self, group: &str, slot: Slot, passed_over: &[Arc<str>]) -> Next {
+        let Some(route) = self.route.upgrade() else { return Next::Nobody };
+        let (order, now_ms) = (route.order(group, slot), self.store.time_ms());
+        for suspects in [false, true] {
+            for id in order.iter().filter(|id| !passed_over.contains(id)) {
+                if route.is_me(id) {
+                    return Next::Here;
+                }
+                let peer = self.peers.of(id);
+                if let Some(peer) = peer.filter(|peer| suspects || !peer.is_suspect(now_ms)) {
+                    return Next::To(peer);
+                }
+            }
+        }
+        Next::Nobody
+    }
+
+    /// Answers those for which there is no time left, drops those nobody waits for.
+    fn still_wanted(&self, requests: Vec<Request>) -> Vec<Request> {
+        let now_ms = self.store.time_ms();
+        let mut wanted = Vec::with_capacity(requests.len());
+        for request in requests {
+            if request.reply.is_closed() {
+                continue;
+            }
+            if now_ms < request.entry.deadline_ms {
+                wanted.push(request);
+                continue;
+            }
+            let error = if request.entry.first_attempt_ms.is_some() {
+                StoreError::Unknown("no time for another attempt".into())
+            } else {
+                StoreError::Unavailable("no owner could be reached".into())
+            };
+            let _ = request.reply.send(Err(error));
+        }
+        wanted
+    }
+
+    /// Through the owner on this node. Returns what its owner dropped untried.
+    async fn append_here(&self, requests: Vec<Request>) -> Vec<Request> {
+        let started_ms = self.store.time_ms();
+        let mut waiting = Vec::with_capacity(requests.len());
+        for request in requests {
+            let answer = self.owners.append(&request.entry).await;
+            waiting.push((request, answer));
+        }
+        let mut dropped = Vec::new();
+        for (mut request, answer) in waiting {
+            let answer = match answer {
+                Some(answer) => answer.await.ok(),
+                None => None,
+            };
+            match answer {
+                Some(result) => drop(request.reply.send(result)),
+                None => {
+                    request.entry.first_attempt_ms.get_or_insert(started_ms);
+                    dropped.push(request);
+                }
+            }
+        }
+        if !dropped.is_empty() {
+            pause(NOBODY_PAUSE_MS).await;
+        }
+        dropped
+    }
+
+    /// One attempt through another node. What it leaves unresolved may be tried again at once.
+    async fn attempt(&self, peer: &Arc<Linked>, mut requests: Vec<Request>) -> Tried {
+        let started_ms = self.store.time_ms();
+        let end_ms = started_ms + self.attempt_ms;
+        let entry = |request: &Request| NewEntry {
+            deadline_ms: end_ms.min(request.entry.deadline_ms),
+            ..request.entry.clone()
+        };
+        let entries = requests.iter().map(entry).collect();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, _ends) = match self.send(peer, number, entries) {
+            Ok(sent) => sent,
+            Err(refused) => return Tried::Refused(requests, refused),
+        };
+        let patience_ms = (end_ms + ANSWER_LATE_MS).saturating_sub(self.store.time_ms());
+        let answered = tokio::time::timeout(Duration::from_millis(patience_ms), answer).await;
+        let results = match answered {
+            Ok(Ok(results)) if results.len() == requests.len() => results,
+            Ok(_) => vec![AppendResult::Unknown("the link went down".into()); requests.len()],
+            Err(_) => {
+                peer.suspect(self.store.time_ms() + SUSPECT_MS);
+                metrics::counter!("clarion_forward_timeouts_total").increment(1);
+                vec![AppendResult::Unknown("no answer in time".into()); requests.len()]
+            }
+        };
+        let (mut unresolved, mut unknown, mut not_tried) = (Vec::new(), false, false);
+        for (mut request, result) in requests.drain(..).zip(results) {
+            let error = match result {
+                AppendResult::Done(appended) => {
+                    let _ = request.reply.send(Ok(appended));
+                    continue;
+                }
+                AppendResult::NotTried => {
+                    not_tried = true;
+                    unresolved.push(request);
+                    continue;
+                }
+                AppendResult::Unknown(_) => {
+                    request.entry.first_attempt_ms.get_or_insert(started_ms);
+                    unknown = true;
+                    unresolved.push(request);
+                    continue;
+                }
+                AppendResult::Unavailable(why) => StoreError::Unavailable(why),
+                AppendResult::LogFull => StoreError::LogFull,
+                AppendResult::Full(why) => StoreError::Full(why),
+            };
+            let _ = request.reply.send(Err(error));
+        }
+        if unknown {
+            // I2: its attempt has ended before another one begins.
+            metrics::counter!("clarion_forwards_unknown_total").increment(unresolved.len() as u64);
+            self.wait_until_after(end_ms).await;
+        }
+        Tried::Done(unresolved, !unknown && !not_tried)
+    }
+
+    fn send(
+        &self,
+        peer: &Arc<Linked>,
+        request: u64,
+        entries: Vec<NewEntry>,
+    ) -> Result<(oneshot::Receiver<Vec<AppendResult>>, Ends<'_>), Refused> {
+        if peer.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+            return Err(Refused::Full);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.waiting().insert(request, Waiting { peer: Arc::clone(peer), reply });
+        peer.waiting.fetch_add(1, Ordering::Relaxed);
+        let ends = Ends { forwarder: self, peer: Arc::clone(peer), request };
+        peer.send(&PeerMessage::Append { request, entries })?;
+        Ok((answer, ends))
+    }
+
+    async fn wait_until_after(&self, end_ms: u64) {
+        loop {
+            let now_ms = self.store.time_ms();
+            if now_ms > end_ms {
+                return;
+            }
+            pause(end_ms + 1 - now_ms).await;
+        }
+    }
+
+    fn on_the_way(&self) -> MutexGuard<'_, HashMap<Arc<LogKey>, VecDeque<Request>>> {
+        self.on_the_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How an attempt ended.
+enum Tried {
+    /// It was not sent.
+    Refused(Vec<Request>, Refused),
+    /// What is unresolved, and whether the same node is to be asked again.
+    Done(Vec<Request>, bool),
+}
+
+/// Takes a message out of the books however the waiting ends.
+struct Ends<'a> {
+    forwarder: &'a Forwarder,
+    peer: Arc<Linked>,
+    request: u64,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.forwarder.waiting().remove(&self.request);
+        self.peer.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn take_some(behind: &mut VecDeque<Request>) -> Vec<Request> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while let Some(request) = behind.front() {
+        bytes += request.entry.body.len();
+        if !batch.is_empty() && (batch.len() >= BATCH_MAX || bytes > BATCH_BYTES_MAX) {
+            break;
+        }
+        batch.extend(behind.pop_front());
+    }
+    batch
+}
+
+async fn pause(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}

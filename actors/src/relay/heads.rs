@@ -1,0 +1,180 @@
+//! How far the logs that are read here go, when no hint says so: the slow check that finds what
+//! everything else missed, and the comparisons that are made when something is known to have cost
+//! hints (I12): an owner that cannot be heard, one that died, a notice that hints were dropped.
+//! All are reads of heads, paced, so that a fault of many nodes is no storm on the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clarion_core::LogKey;
+use clarion_core::placement::{self, SlotSet};
+use clarion_protocol::Offset;
+use clarion_storage::Store;
+
+use super::{RelayMessage, RelayState};
+use crate::owner::head_read;
+use crate::supervisor::Slot;
+use crate::task;
+
+/// How long a hint may take before the head check counts it as lost.
+const HINT_PATIENCE: Duration = Duration::from_secs(1);
+/// Logs whose heads are read at once.
+const HEAD_CHECK_SLICE: usize = 256;
+/// The pause between such reads of one relay, and the longest while the store is away.
+const COMPARE_PAUSE: Duration = Duration::from_millis(20);
+const COMPARE_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Who says how far a log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The slow check; `sure` once a hint had the time to come.
+    Check { sure: bool },
+    /// An owner, or a comparison that was made for a reason.
+    Told,
+}
+
+/// Comparisons of one relay: one runs at a time, what is asked for meanwhile comes next.
+#[derive(Default)]
+pub(super) struct Comparing {
+    running: bool,
+    wanted: SlotSet,
+}
+
+impl RelayState {
+    pub(super) fn check_heads(&mut self) {
+        if self.unchecked.is_empty() {
+            self.unchecked = self.logs.keys().cloned().collect();
+        }
+        let ticks_left = 16;
+        let slice =
+            (self.logs.len() / ticks_left + 1).max(HEAD_CHECK_SLICE.min(self.unchecked.len()));
+        let rest = self.unchecked.len().saturating_sub(slice);
+        let logs = self.unchecked.split_off(rest);
+        if logs.is_empty() {
+            return;
+        }
+        let (store, slot) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
+        task::spawn(async move {
+            for logs in logs.chunks(HEAD_CHECK_SLICE) {
+                let pages = store.read(logs.iter().cloned().map(head_read).collect()).await;
+                let heads = logs.iter().cloned().zip(pages);
+                let heads = heads.filter_map(|(log, page)| Some((log, page.ok()?.head))).collect();
+                let _ =
+                    slot.cast(RelayMessage::Heads { heads, found: Found::Check { sure: false } });
+            }
+        });
+    }
+
+    /// Some owner cannot be heard, so nothing that it appends is hinted.
+    pub(super) fn poll(&mut self) {
+        let deaf =
+            self.arguments.router.upgrade().is_some_and(|router| router.nodes.ownership.is_deaf());
+        if deaf && !self.comparing.running {
+            self.compare(&SlotSet::full());
+        }
+    }
+
+    /// Compares, now or when the comparison that runs is through.
+    pub(super) fn compare(&mut self, slots: &SlotSet) {
+        self.comparing.wanted.insert_all(slots);
+        if !self.comparing.running {
+            self.compare_wanted();
+        }
+    }
+
+    pub(super) fn compared(&mut self) {
+        self.comparing.running = false;
+        self.compare_wanted();
+    }
+
+    fn compare_wanted(&mut self) {
+        let slots = std::mem::take(&mut self.comparing.wanted);
+        if slots.is_empty() || self.logs.is_empty() {
+            return;
+        }
+        let read = self.logs.keys().filter(|log| slots.contains(placement::slot_of(log)));
+        let logs: Vec<_> = read.cloned().collect();
+        if logs.is_empty() {
+            return;
+        }
+        self.comparing.running = true;
+        let (store, slot) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
+        task::spawn(compare_with_store(store, slot, logs));
+    }
+
+    pub(super) async fn heads_found(&mut self, heads: Vec<(Arc<LogKey>, Offset)>, found: Found) {
+        let mut ahead = Vec::new();
+        for (log, head) in heads {
+            let away = found == Found::Told && self.owner_is_away(&log);
+            let Some(readers) = self.logs.get_mut(&log) else { continue };
+            match (readers.head(), found) {
+                // Its hint may still be on the way: looked at again in a moment.
+                (Some(known), Found::Check { sure: false }) if head > known => {
+                    ahead.push((log, head));
+                }
+                (Some(known), _) if head > known => {
+                    // I12: only this check found it. Zero is no head: the owner confirmed that
+                    // nothing came since the readers read, and no hint told the head since.
+                    if known > Offset::ZERO && found != Found::Told {
+                        metrics::counter!("clarion_head_check_found_total").increment(1);
+                    }
+                    readers.grow_head(head);
+                    readers.missed(head);
+                    tokio::task::yield_now().await;
+                }
+                (Some(_), _) => {}
+                // No owner will confirm; or the confirmation was lost.
+                (None, Found::Told) if away => {
+                    self.confirm(&log, head, None).await;
+                }
+                (None, Found::Check { .. }) => self.confirm(&log, head, None).await,
+                (None, Found::Told) => readers.missed(head),
+            }
+        }
+        if !ahead.is_empty() {
+            let slot = Arc::clone(&self.arguments.slot);
+            task::spawn(async move {
+                tokio::time::sleep(HINT_PATIENCE).await;
+                let found = Found::Check { sure: true };
+                let _ = slot.cast(RelayMessage::Heads { heads: ahead, found });
+            });
+        }
+    }
+
+    fn owner_is_away(&self, log: &LogKey) -> bool {
+        let Some(router) = self.arguments.router.upgrade() else { return false };
+        router.nodes.ownership.target(placement::slot_of(log)).is_none()
+    }
+}
+
+/// Reads heads, some at a time; while the store is away it goes on asking.
+async fn compare_with_store(
+    store: Arc<dyn Store>,
+    relay: Arc<Slot<RelayMessage>>,
+    mut logs: Vec<Arc<LogKey>>,
+) {
+    let mut pause = COMPARE_PAUSE;
+    while !logs.is_empty() {
+        let some = logs.split_off(logs.len().saturating_sub(HEAD_CHECK_SLICE));
+        let pages = store.read(some.iter().cloned().map(head_read).collect()).await;
+        let mut heads = Vec::with_capacity(some.len());
+        let mut failed = false;
+        for (log, page) in some.into_iter().zip(pages) {
+            match page {
+                Ok(page) => heads.push((log, page.head)),
+                Err(_) => {
+                    failed = true;
+                    logs.push(log);
+                }
+            }
+        }
+        if relay.cast(RelayMessage::Heads { heads, found: Found::Told }).is_err() {
+            return; // its successor starts with what its sessions register, and that is read anew
+        }
+        pause = if failed { (pause * 2).min(COMPARE_PAUSE_MAX) } else { COMPARE_PAUSE };
+        if !logs.is_empty() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    let _ = relay.cast(RelayMessage::Compared);
+}

@@ -1,0 +1,114 @@
+//! How a node goes: slots first, then terminals, what they acknowledged, what other nodes wait for,
+//! the store last.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use clarion_protocol::Code;
+use futures_util::future::join_all;
+
+use super::{Inner, System};
+use crate::link::inbox::LinkEvent;
+
+/// The part of the drain time-out over which links are sent away; the rest is for the last ones.
+const GOAWAY_SHARE: f64 = 0.6;
+/// How long the other nodes are given to see that this one owns nothing any more.
+const MOVE_AWAY_MAX: Duration = Duration::from_secs(1);
+
+impl System {
+    /// Resolves when the node began to drain.
+    pub async fn draining(&self) {
+        let mut draining = self.inner.draining.subscribe();
+        // An error means that the node is gone, which is as good.
+        let _ = draining.wait_for(|draining| *draining).await;
+    }
+
+    /// Says in the cluster that this node is about to go: it owns nothing from then on, and no new
+    /// terminals are sent to it. It still serves everything. [`System::drain`] does this first.
+    pub fn announce_drain(&self) {
+        if let Some(joined) = self.inner.joined.get() {
+            joined.membership.set_draining(true);
+        }
+    }
+
+    /// Drains: refuses pushes, sends links `goaway` spread over the drain time-out or at
+    /// `node.drain_links_per_s`, closes what is left at its end, flushes cursors, finishes what
+    /// other nodes wait for, leaves the cluster and closes the store.
+    pub async fn drain(&self) {
+        self.announce_drain();
+        self.inner.draining.send_replace(true);
+        let total = Duration::from_millis(self.inner.config.node.drain_timeout_ms);
+        let deadline = Instant::now() + total;
+        self.send_links_away(total.mul_f64(GOAWAY_SHARE));
+        // Kept: time for the close frames, cursors and the store.
+        let farewell = deadline - total.mul_f64(0.25).min(Duration::from_secs(3));
+        self.wait_for_links(farewell).await;
+        for shard in &self.inner.shards {
+            shard.each(|| LinkEvent::Close(Code::GoingAway));
+        }
+        self.wait_for_links(farewell + total.mul_f64(0.1)).await;
+        let cursors = self.inner.shards.iter().map(|shard| shard.cursors.drain());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(left, join_all(cursors)).await.is_err() {
+            tracing::warn!("the store did not take all cursors: their messages come again");
+        }
+        self.finish_appends(deadline.max(Instant::now() + MOVE_AWAY_MAX)).await;
+        self.inner.stop().await;
+        if let Err(error) = self.inner.store.close().await {
+            tracing::error!(%error, "the store did not close cleanly");
+        }
+    }
+
+    /// No faster than other nodes can take them.
+    fn send_links_away(&self, longest: Duration) {
+        let per_s = self.inner.config.node.drain_links_per_s;
+        let links = self.link_count() as u64;
+        let longest_ms = longest.as_millis() as u64;
+        let spread_ms = match per_s {
+            0 => longest_ms,
+            per_s => (links * 1000 / u64::from(per_s)).min(longest_ms),
+        };
+        for shard in &self.inner.shards {
+            shard.each(|| LinkEvent::Goaway { after_ms: fastrand::u64(0..=spread_ms) });
+        }
+    }
+
+    async fn wait_for_links(&self, until: Instant) {
+        while self.link_count() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until other nodes send nothing more here and what is in flight has its answer.
+    async fn finish_appends(&self, until: Instant) {
+        let Some(joined) = self.inner.joined.get() else { return };
+        let me = &self.inner.router.myself;
+        let mut view = joined.membership.view();
+        let owns_nothing =
+            view.wait_for(|view| view.table(&me.group).is_none_or(|table| table.load(&me.id) == 0));
+        let left = until.saturating_duration_since(Instant::now()).min(MOVE_AWAY_MAX);
+        let _ = tokio::time::timeout(left, owns_nothing).await;
+        while self.inner.in_flight() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Appends of this node's pushes that are on their way to other nodes, and of other nodes here.
+    pub(super) fn in_flight(&self) -> usize {
+        self.router.forwarder.len().0 + self.cluster.serving()
+    }
+
+    /// Stops actors and links, in the order of the kind table.
+    pub(super) async fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        if let Some(joined) = self.joined.get() {
+            joined.membership.leave().await;
+        }
+        self.supervisor.stop().await;
+        if let Some(joined) = self.joined.get() {
+            joined.peers.stop().await;
+        }
+    }
+}

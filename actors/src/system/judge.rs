@@ -1,0 +1,127 @@
+//! What goes on beside the doors for as long as the node runs: its readiness, the upkeep of the
+//! store.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use clarion_cluster::membership::Load;
+
+use super::Inner;
+
+/// How often the readiness of the doors is judged, and how many good judgements in a row it takes
+/// to become ready again (hysteresis).
+const JUDGE_EVERY: Duration = Duration::from_millis(500);
+const GOOD_JUDGEMENTS: u32 = 3;
+/// How often it is asked whether the parts of the node make progress, and how long they may take.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(2);
+/// Ticks of processor time in a second, on every Linux there is.
+const TICKS_PER_S: f64 = 100.0;
+/// Records that one round of upkeep looks at, and the pause between rounds.
+const UPKEEP_BUDGET: usize = 2000;
+const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// Judges the push door. Bad news counts at once, good news when it lasts.
+pub(super) async fn judge(inner: std::sync::Weak<Inner>) {
+    let mut good = GOOD_JUDGEMENTS;
+    loop {
+        tokio::time::sleep(JUDGE_EVERY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let now = match inner.store.health().writable {
+            Err(error) => Err(error.to_string()),
+            Ok(()) if !inner.supervisor.healthy() => Err("actors crash beyond their budget".into()),
+            Ok(()) => Ok(()),
+        };
+        good = if now.is_ok() { good.saturating_add(1) } else { 0 };
+        if now.is_err() || good >= GOOD_JUDGEMENTS {
+            *inner.push_ready.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
+    }
+}
+
+/// Tells the cluster each second how busy this node is, and whether its parts still take messages: a
+/// node that stands still, though its sockets answer, must not own anything.
+pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
+    let mut cpu = Cpu::default();
+    let mut sick = false;
+    loop {
+        tokio::time::sleep(PROGRESS_EVERY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        let Some(joined) = inner.joined.get() else { continue };
+        let links = inner.links.load(Ordering::Relaxed) as u64;
+        let gateway = inner.config.node.roles.contains(&clarion_config::Role::Gateway);
+        let links_max = if gateway { inner.config.terminals.links_max as u64 } else { 0 };
+        let (sessions, cpu_permille) = (inner.context.session_count() as u64, cpu.permille());
+        joined.membership.set_load(Load { links, links_max, sessions, cpu_permille });
+        let well = tokio::time::timeout(PROGRESS_PATIENCE, inner.progress()).await.is_ok();
+        if sick == well {
+            sick = !well;
+            tracing::warn!(sick, "whether relays, owners, link shards and lanes take messages");
+            joined.membership.set_sick(sick);
+        }
+    }
+}
+
+impl Inner {
+    /// Returns once every part that is always there has taken a message from its mailbox.
+    async fn progress(&self) {
+        let shards = async {
+            for shard in &self.shards {
+                shard.progress().await;
+            }
+        };
+        let owners = self.router.owners.progress();
+        tokio::join!(self.relays.progress(), owners, shards, self.pushes.progress());
+    }
+}
+
+/// Processor time of this process, as Linux tells it.
+#[derive(Default)]
+struct Cpu {
+    before: Option<(Instant, u64)>,
+}
+
+impl Cpu {
+    /// Thousandths of all the cores that it may use, since it was asked last.
+    fn permille(&mut self) -> u32 {
+        let Some(ticks) = ticks() else { return 0 };
+        let now = Instant::now();
+        let Some((then, before)) = self.before.replace((now, ticks)) else { return 0 };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let possible = now.duration_since(then).as_secs_f64() * TICKS_PER_S * cores as f64;
+        let permille = 1000.0 * ticks.saturating_sub(before) as f64 / possible.max(1.0);
+        permille.min(1000.0) as u32
+    }
+}
+
+fn ticks() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which may hold blanks: the 12th and 13th field are user and system time.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let (user, system) = (fields.next()?, fields.next()?);
+    Some(user.parse::<u64>().ok()? + system.parse::<u64>().ok()?)
+}
+
+/// Removes what expired, a little at a time; after a complete round it rests longer.
+pub(super) async fn upkeep(inner: std::sync::Weak<Inner>) {
+    loop {
+        tokio::time::sleep(UPKEEP_PAUSE).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        match inner.store.upkeep(UPKEEP_BUDGET).await {
+            Ok(done) => {
+                metrics::counter!("clarion_store_expired_entries_total")
+                    .increment(done.expired_entries);
+                metrics::counter!("clarion_store_expired_records_total")
+                    .increment(done.expired_records);
+            }
+            Err(error) => tracing::warn!(%error, "upkeep of the store failed"),
+        }
+    }
+}

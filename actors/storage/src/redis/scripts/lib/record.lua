@@ -1,0 +1,85 @@
+-- A terminal's record, behind its inbox's state: generation; seconds since 2025 of when it was last
+-- seen and registered; heartbeat in ms (0 none); kind (15 none) and whether there is a user; epoch;
+-- user; then its logs, each with flags that say what it is and what follows.
+local RECORD, RECORD_BYTES = '<I6I4I4I3BI7', 25
+local HAS_USER = 16
+local TYPES, TYPE_OF = { [0] = 't', [1] = 'u', [2] = 'b', [3] = 's' }, { t = 0, u = 1, b = 2, s = 3 }
+local F_BANNED, F_EPOCH, F_COUNTED, F_ATTEMPTS, F_CURSOR = 4, 8, 16, 32, 64
+local function record_load(m)
+  local packed = m.record
+  if packed == '' then return nil end
+  local r, flags = { user = '', subs = {} }, nil
+  local seen, registered, kind
+  r.generation, seen, registered, r.heartbeat, kind, r.epoch = struct.unpack(RECORD, packed)
+  r.seen, r.registered = ORIGIN_MS + seen * 1000, ORIGIN_MS + registered * 1000
+  r.kind = kind % HAS_USER
+  local at = RECORD_BYTES + 1
+  if kind >= HAS_USER then r.user, at = struct.unpack('<Bc0', packed, at) end
+  local length = #packed
+  while at <= length do
+    local sub = { epoch = r.epoch, counted = 0, attempts = 0, cursor = 0 }
+    flags, at = string.byte(packed, at), at + 1
+    sub.log = TYPES[flags % 4]
+    if sub.log == 's' then
+      local topic
+      topic, at = struct.unpack('<Bc0', packed, at)
+      sub.log = 's' .. topic
+    end
+    sub.banned = bit.band(flags, F_BANNED) > 0
+    if bit.band(flags, F_CURSOR) > 0 then sub.cursor, at = struct.unpack('<I7', packed, at) end
+    if bit.band(flags, F_ATTEMPTS) > 0 then sub.attempts, at = struct.unpack('B', packed, at) end
+    if bit.band(flags, F_EPOCH) > 0 then sub.epoch, at = struct.unpack('<I7', packed, at) end
+    if bit.band(flags, F_COUNTED) > 0 then sub.counted, at = struct.unpack('<I7', packed, at) end
+    r.subs[#r.subs + 1] = sub
+  end
+  return r
+end
+local function record_pack(r)
+  local kind = r.kind
+  if r.user ~= '' then kind = kind + HAS_USER end
+  local parts = { struct.pack(RECORD, r.generation, math.floor((r.seen - ORIGIN_MS) / 1000),
+    math.floor((r.registered - ORIGIN_MS) / 1000), r.heartbeat, kind, r.epoch) }
+  if r.user ~= '' then parts[2] = struct.pack('<Bc0', #r.user, r.user) end
+  for _, sub in ipairs(r.subs) do
+    local letter = string.sub(sub.log, 1, 1)
+    local flags, tail = TYPE_OF[letter], ''
+    if letter == 's' then tail = struct.pack('<Bc0', #sub.log - 1, string.sub(sub.log, 2)) end
+    if sub.banned then flags = flags + F_BANNED end
+    if sub.cursor > 0 then
+      flags, tail = flags + F_CURSOR, tail .. struct.pack('<I7', sub.cursor)
+    end
+    if sub.attempts > 0 then
+      flags, tail = flags + F_ATTEMPTS, tail .. struct.pack('B', sub.attempts)
+    end
+    if sub.epoch ~= r.epoch then
+      flags, tail = flags + F_EPOCH, tail .. struct.pack('<I7', sub.epoch)
+    end
+    if sub.counted > sub.cursor then
+      flags, tail = flags + F_COUNTED, tail .. struct.pack('<I7', sub.counted)
+    end
+    parts[#parts + 1] = string.char(flags) .. tail
+  end
+  return table.concat(parts)
+end
+local function record_sub(r, log)
+  for i, sub in ipairs(r.subs) do
+    if sub.log == log then return sub, i end
+  end
+end
+local function record_topics(r)
+  local topics = 0
+  for _, sub in ipairs(r.subs) do
+    if not sub.banned and string.sub(sub.log, 1, 1) == 's' then topics = topics + 1 end
+  end
+  return topics
+end
+local function sub_new(log, epoch, cursor)
+  return { log = log, epoch = epoch, cursor = cursor, counted = 0, attempts = 0, banned = false }
+end
+-- A terminal that was not known: it reads its own inbox and the broadcast (I3).
+local function record_new(now, epoch, broadcast)
+  return { generation = 0, seen = now, registered = now, heartbeat = 0, kind = 15, epoch = epoch,
+    user = '', subs = { sub_new('t', epoch, 0), sub_new('b', epoch, broadcast) } }
+end
+-- Entries behind this are still to be counted for the reader.
+local function sub_settled(sub) return math.max(sub.cursor, sub.counted) end

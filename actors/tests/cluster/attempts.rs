@@ -1,0 +1,115 @@
+//! Attempts of an append that meet on two owners (I2), and their order (I8).
+
+use std::sync::Arc;
+
+use clarion_actors::{Push, Turns};
+
+use crate::links::Flow;
+use crate::support::*;
+use crate::world::*;
+
+const ABC: [&str; 3] = ["a", "b", "c"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_wakes_after_the_retry_changes_nothing_however_much_lies_between_i2() {
+    let world = World::of(&ABC).await;
+    let news = topic_of("b", &ABC);
+    let (mut link, _) = world.node("c").open_in("t1", &[news]).await;
+    link.settle().await;
+    // b took the append and stands still before the store does it.
+    world.node("b").store.hold_appends(true);
+    let (system, product) = (world.node("a").system.clone(), Arc::clone(&world.node("a").product));
+    let pushed = tokio::spawn(async move {
+        system.push(&product, push(to_topic(news), "once")).await.unwrap()
+    });
+    let mut waiting = world.node("b").store.waiting.subscribe();
+    waiting.wait_for(|waiting| *waiting > 0).await.unwrap();
+    let accepted = pushed.await.unwrap();
+    // It is in through another owner; much more follows it there.
+    let node = world.node("c");
+    let topic = to_topic(news);
+    world.link_of("b", "c").flow(Flow::Loses);
+    let mut turns = Turns::default();
+    let many = numbered("between", 1100);
+    let pushes = many.iter().map(|text| {
+        let push = Push { turn: Some(turns.take()), ..push(topic.clone(), text) };
+        node.system.push(&node.product, push)
+    });
+    for outcome in futures_util::future::join_all(pushes).await {
+        outcome.unwrap();
+    }
+    world.node("b").store.hold_appends(false);
+    waiting.wait_for(|waiting| *waiting == 0).await.unwrap();
+    let entries = world.node("a").entries_of(topic).await;
+    let id = accepted.id;
+    assert_eq!(entries.iter().filter(|entry| entry.message == id).count(), 1);
+    assert_eq!(entries.len(), 1101);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_was_made_is_found_behind_1000_others_i2() {
+    let world = World::of(&ABC).await;
+    let news = topic_of("b", &ABC);
+    // b does what a asks, and a never hears of it.
+    world.link_of("a", "b").way(1).flow.send_replace(Flow::Loses);
+    let (system, product) = (world.node("a").system.clone(), Arc::clone(&world.node("a").product));
+    let pushed = tokio::spawn(async move {
+        system.push(&product, push(to_topic(news), "once")).await.unwrap()
+    });
+    world.node("a").until("it is in", async || world.node("a").stored(to_topic(news)).await == 1).await;
+    let node = world.node("c");
+    let many = numbered("between", 1100);
+    let pushes =
+        many.iter().map(|text| node.system.push(&node.product, push(to_topic(news), text)));
+    let (many, accepted) =
+        tokio::join!(futures_util::future::join_all(pushes), async { pushed.await.unwrap() });
+    many.into_iter().for_each(|outcome| drop(outcome.unwrap()));
+    let entries = world.node("a").entries_of(to_topic(news)).await;
+    assert_eq!(entries.iter().filter(|entry| entry.message == accepted.id).count(), 1);
+    assert_eq!(entries[0].message, accepted.id);
+    assert_eq!(entries.len(), 1101);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_of_one_connection_keep_their_order_across_owners_i8() {
+    let world = World::of(&ABC).await;
+    let news = topic_of("b", &ABC);
+    let node = world.node("a");
+    let mut turns = Turns::default();
+    let texts = numbered("text", 300);
+    let mut running = Vec::new();
+    for (at, text) in texts.iter().enumerate() {
+        if at == 100 {
+            world.link_of("a", "b").way(1).flow.send_replace(Flow::Loses);
+        }
+        if at == 200 {
+            world.link_of("a", "b").flow(Flow::Runs);
+        }
+        let push = Push { turn: Some(turns.take()), ..push(to_topic(news), text) };
+        let (system, product) = (node.system.clone(), Arc::clone(&node.product));
+        running.push(tokio::spawn(async move { system.push(&product, push).await }));
+        if at % 10 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    for running in running {
+        running.await.unwrap().unwrap();
+    }
+    let entries = node.entries_of(to_topic(news)).await;
+    let got: Vec<String> = entries.iter().map(|entry| text_of(entry)).collect();
+    assert_eq!(got, texts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_anybody_to_append_a_push_is_refused_as_retryable() {
+    let mut world = World::with(&["a", "b"], |config| config.limits.request_timeout_ms = 600).await;
+    world.cut("a", "b");
+    world.sees("a", &["b"]);
+    let failure = world.node("a").push(to_terminal("t1"), "text").await.unwrap_err();
+    assert!(failure.code.retryable(), "{failure:?}");
+    assert_eq!(world.node("a").stored(to_terminal("t1")).await, 0);
+    // Nothing is left of it.
+    world.sees("a", &["a", "b"]);
+    world.node("a").accepted(to_terminal("t1"), "text").await;
+    assert_eq!(world.node("a").stored(to_terminal("t1")).await, 1);
+}

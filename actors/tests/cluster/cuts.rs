@@ -1,0 +1,196 @@
+//! Links that break.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clarion_protocol::http::Audience;
+
+use crate::links::Flow;
+use crate::support::*;
+use crate::world::*;
+
+const ABC: [&str; 3] = ["a", "b", "c"];
+
+/// A push at `a` for what `b` owns, while what `way` of the link between them carries is lost and
+/// nobody has noticed.
+async fn lost_on_the_way(ways: &[usize]) {
+    let world = World::of(&ABC).await;
+    let terminal = terminal_of("b", &ABC);
+    let (mut link, _) = world.node("c").open(terminal).await;
+    link.settle().await;
+    for way in ways {
+        world.link_of("a", "b").way(*way).flow.send_replace(Flow::Loses);
+    }
+    let texts = numbered("text", 5);
+    push_all(world.node("a"), to_terminal(terminal), &texts).await;
+    assert_eq!(world.node("a").stored(to_terminal(terminal)).await, 5, "each is stored once");
+    assert_eq!(read_all(&mut link, 5).await, texts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_owner_never_got_it_is_made_by_the_next_one_i2() {
+    lost_on_the_way(&[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_was_lost_is_found_by_the_next_owner_i2() {
+    lost_on_the_way(&[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_over_a_link_that_is_dead_both_ways_is_made_by_the_next_owner_i2() {
+    lost_on_the_way(&[0, 1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_link_is_cut_the_next_owner_serves_and_every_reader_is_told_i12() {
+    let mut world = World::of(&ABC).await;
+    let (terminal, news) = (terminal_of("b", &ABC), topic_of("b", &ABC));
+    let mut links = Vec::new();
+    for reader in ABC {
+        let name = format!("{terminal}-{reader}");
+        links.push(world.node(reader).open_in(&name, &[news]).await.0);
+    }
+    for link in &mut links {
+        link.settle().await;
+    }
+    world.cut("a", "b");
+    let before = numbered("cut", 20);
+    // From both ends of the cut, and from the one that hears both.
+    let mut all = before.clone();
+    push_all(world.node("a"), to_topic(news), &before).await;
+    for (name, pusher) in [("b", "b"), ("c", "c")] {
+        let texts = numbered(name, 5);
+        push_all(world.node(pusher), to_topic(news), &texts).await;
+        all.extend(texts);
+    }
+    for link in &mut links {
+        assert_eq!(read_all(link, all.len()).await, all);
+    }
+    world.link("a", "b");
+    let after = numbered("mended", 5);
+    push_all(world.node("a"), to_topic(news), &after).await;
+    for link in &mut links {
+        assert_eq!(read_all(link, after.len()).await, after);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_cut_off_from_all_others_but_not_from_the_store_is_heard_and_hears() {
+    let mut world = World::of(&ABC).await;
+    let terminal = terminal_of("b", &ABC);
+    let mut at = Vec::new();
+    for reader in ABC {
+        let name = format!("{terminal}-{reader}");
+        at.push(world.node(reader).open(&name).await.0);
+    }
+    for link in &mut at {
+        link.settle().await;
+    }
+    world.cut("a", "b");
+    world.cut("a", "c");
+    world.sees("a", &["a"]);
+    world.sees("b", &["b", "c"]);
+    world.sees("c", &["b", "c"]);
+    let (from_a, from_b) = (numbered("a", 10), numbered("b", 10));
+    push_all(world.node("a"), Audience::All, &from_a).await;
+    push_all(world.node("b"), Audience::All, &from_b).await;
+    let all: Vec<_> = from_a.into_iter().chain(from_b).collect();
+    for link in &mut at {
+        assert_eq!(read_all(link, all.len()).await, all);
+    }
+    world.link("a", "b");
+    world.link("a", "c");
+    world.all_see(&ABC);
+    let after = numbered("together", 10);
+    push_all(world.node("c"), Audience::All, &after).await;
+    for link in &mut at {
+        assert_eq!(read_all(link, after.len()).await, after);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_that_opens_while_its_owner_cannot_be_reached_reads_all_the_same_i4() {
+    let mut world = World::of(&ABC).await;
+    let terminal = terminal_of("b", &ABC);
+    world.cut("a", "b");
+    world.node("c").accepted(to_terminal(terminal), "before").await;
+    let (mut link, _) = world.node("a").open(terminal).await;
+    assert_eq!(texts(&link.messages_acked(1).await), ["before"]);
+    world.node("c").accepted(to_terminal(terminal), "after").await;
+    assert_eq!(texts(&link.messages_acked(1).await), ["after"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_that_flap_under_load_lose_nothing_and_mix_up_nothing_i8() {
+    let mut world = World::of(&ABC).await;
+    let terminals = ABC.map(|owner| terminal_of(owner, &ABC));
+    let mut readers = Vec::new();
+    for (at, terminal) in terminals.iter().enumerate() {
+        let (mut link, _) = world.node(ABC[(at + 2) % 3]).open(terminal).await;
+        link.settle().await;
+        readers.push(tokio::spawn(async move { read_all(&mut link, 120).await }));
+    }
+    let mut pushers = Vec::new();
+    for (at, terminal) in terminals.into_iter().enumerate() {
+        let node = world.node(ABC[(at + 1) % 3]);
+        let (system, product) = (node.system.clone(), Arc::clone(&node.product));
+        pushers.push(tokio::spawn(async move {
+            for text in numbered(terminal, 120) {
+                system.push(&product, push(to_terminal(terminal), &text)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        }));
+    }
+    for round in 0..9 {
+        let (a, b) = [("a", "b"), ("b", "c"), ("a", "c")][round % 3];
+        world.cut(a, b);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        world.link(a, b);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for pusher in pushers {
+        pusher.await.unwrap();
+    }
+    for (terminal, reader) in terminals.iter().zip(readers) {
+        assert_eq!(reader.await.unwrap(), numbered(terminal, 120));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_full_lane_dropped_is_said_and_read_from_the_store_i12() {
+    let mut world = World::of(&["a", "b"]).await;
+    world.cut("a", "b");
+    world.room = 4;
+    world.link("a", "b");
+    let terminal = terminal_of("a", &["a", "b"]);
+    let (mut link, _) = world.node("b").open(terminal).await;
+    link.settle().await;
+    world.node("a").accepted(to_terminal(terminal), "first").await;
+    read_all(&mut link, 1).await;
+    world.link_of("a", "b").way(0).flow.send_replace(Flow::Stalls);
+    let texts = numbered("text", 60);
+    push_all(world.node("a"), to_terminal(terminal), &texts).await;
+    world.link_of("a", "b").way(0).flow.send_replace(Flow::Runs);
+    assert_eq!(read_all(&mut link, 60).await, texts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interest_that_a_full_lane_refused_is_told_again_i12() {
+    let mut world = World::of(&["a", "b"]).await;
+    world.cut("a", "b");
+    world.room = 2;
+    world.link("a", "b");
+    world.link_of("a", "b").way(1).flow.send_replace(Flow::Stalls);
+    let mut links = Vec::new();
+    let owner = terminal_of("a", &["a", "b"]);
+    let names: Vec<String> = (0..40).map(|number| format!("{owner}-{number}")).collect();
+    for name in &names {
+        links.push(world.node("b").open(name).await.0);
+    }
+    world.link_of("a", "b").way(1).flow.send_replace(Flow::Runs);
+    for (name, link) in names.iter().zip(&mut links) {
+        world.node("a").accepted(to_terminal(name), name).await;
+        assert_eq!(texts(&link.messages_acked(1).await), [name]);
+    }
+}

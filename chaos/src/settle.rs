@@ -1,0 +1,81 @@
+//! The end of a run: nothing is pushed any more, everybody is online, and what is owed arrives.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use clarion_protocol::MessageId;
+use clarion_sdk::Backend;
+use tokio::time::{sleep, timeout};
+
+use crate::Failure;
+use crate::check;
+use crate::history::{Event, History, Name, Record};
+
+/// How long anything that is waited for may take.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Waits until nothing is missing. What is missing at the deadline is for the checker.
+pub async fn everything_arrived(history: &History) {
+    let arrived = async {
+        while !history.look(check::missing).is_empty() {
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    // Nothing is done about it here.
+    let _ = timeout(DEADLINE, arrived).await;
+}
+
+/// Asks for the counts of every accepted push, until none is pending and all are what the history
+/// says; the last answer is recorded (I13), for the checker to judge. Counts that may have been lost
+/// with a Redis server are not asked for. `backends` is one for each product, with its name.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn count(history: &History, backends: &[(String, Backend)]) -> Result<(), Failure> {
+    let deadline = Instant::now() + DEADLINE;
+    let lost = history.look(check::counts_may_be_lost);
+    let mut rest = history.look(accepted);
+    rest.retain(|(key, ..)| !lost.contains(key));
+    while !rest.is_empty() {
+        let mut open = Vec::new();
+        for push in rest {
+            let (key, id, own) = &push;
+            let product = |(name, _): &&(String, Backend)| key.starts_with(&format!("{name}-"));
+            let Some((_, backend)) = backends.iter().find(product) else { continue };
+            let state = backend.message(*id).await;
+            let counts = state.map_err(Failure::of("cannot ask for counts"))?.counts;
+            let done = counts.pending == 0 && counts.acknowledged == *own;
+            if done || Instant::now() > deadline {
+                history.add(Event::Counted { key: key.clone(), counts });
+            } else {
+                open.push(push);
+            }
+        }
+        rest = open;
+        if !rest.is_empty() {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+    Ok(())
+}
+
+/// Every accepted push, its id, and how many terminals have it.
+fn accepted(records: &[Record]) -> Vec<(Name, MessageId, u64)> {
+    let mut given: HashMap<&Name, HashSet<&Name>> = HashMap::new();
+    let mut accepted = BTreeMap::new();
+    for record in records {
+        match &record.event {
+            Event::Delivered { key, who, .. } => {
+                given.entry(key).or_default().insert(who);
+            }
+            Event::Accepted { key, id, .. } => {
+                accepted.insert(key, *id);
+            }
+            _ => {}
+        }
+    }
+    let have = |key: &Name| given.get(key).map_or(0, HashSet::len) as u64;
+    accepted.into_iter().map(|(key, id)| (key.clone(), id, have(key))).collect()
+}

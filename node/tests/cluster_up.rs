@@ -1,0 +1,172 @@
+//! A cluster of processes with one command, looked at, drained and stopped as a person would.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod command;
+
+use std::path::Path;
+use std::process::Output;
+
+use command::{Running, clarion, code, json, run, stderr, stdout};
+use rustix::process::{Pid, Signal, test_kill_process};
+use serde_json::Value;
+
+/// Small and quick: one Redis, two nodes.
+const PROFILE: &str = r#"
+[profile]
+about = "two nodes"
+
+[redis]
+layout = "standalone"
+
+[common.node]
+drain_timeout_ms = 500
+
+[[nodes]]
+name = "node"
+count = 2
+"#;
+
+struct Up {
+    process: Running,
+    ready: Value,
+    directory: tempfile::TempDir,
+}
+
+impl Up {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("two.toml"), PROFILE).unwrap();
+        let mut command = clarion();
+        command.current_dir(directory.path());
+        command.args(["--json", "cluster", "up", "two.toml", "--dir", "run", "--port", "0"]);
+        let process = Running::start(command);
+        let ready = serde_json::from_str(&process.out.next()).unwrap();
+        Self { process, ready, directory }
+    }
+
+    /// A command that talks to one of the nodes.
+    fn run(&self, node: usize, arguments: &[&str]) -> Output {
+        let server = self.ready["nodes"][node]["http"].as_str().unwrap();
+        let credentials = self.ready["credentials"].as_str().unwrap();
+        let mut command = clarion();
+        command.current_dir(self.directory.path()).args(arguments);
+        command.env("CLARION_SERVER", server).env("CLARION_CREDENTIALS", credentials);
+        command.output().unwrap()
+    }
+
+    fn pids(&self) -> Vec<Pid> {
+        let nodes = self.ready["nodes"].as_array().unwrap();
+        let pids = nodes.iter().map(|node| node["pid"].as_i64().unwrap());
+        pids.map(|pid| Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()).collect()
+    }
+}
+
+#[test]
+fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
+    let mut up = Up::start();
+    assert_eq!(up.ready["ready"], true, "{}", up.ready);
+    assert_eq!(up.ready["nodes"].as_array().unwrap().len(), 2, "{}", up.ready);
+
+    let status = json(&up.run(0, &["--json", "cluster", "status"]));
+    let named: Vec<&str> =
+        status["nodes"].as_array().unwrap().iter().map(|n| n["node"].as_str().unwrap()).collect();
+    assert_eq!(named, ["node-1", "node-2"]);
+    for node in status["nodes"].as_array().unwrap() {
+        assert_eq!((&node["reachable"], &node["owns"]), (&Value::from(true), &Value::from(true)));
+        assert_eq!(node["status"]["store"]["writable"], true, "{node}");
+    }
+    let shown = stdout(&up.run(1, &["cluster", "status"]));
+    for part in ["node-1", "node-2", "inbox_shard", "writable"] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+
+    // Both nodes say the same of where a log is.
+    let place = |node| json(&up.run(node, &["--json", "where", "terminal", "phone-1"]));
+    let (first, second) = (place(0), place(1));
+    assert_eq!((&first["owner"], &first["slot"]), (&second["owner"], &second["slot"]));
+
+    // Accepted by one node, received through the access points that the other lists.
+    let push = up.run(0, &["push", "--terminal", "phone-1", "--text", "hello"]);
+    assert_eq!(code(&push), 0, "{}", stderr(&push));
+    let server = up.ready["nodes"][1]["http"].as_str().unwrap().to_owned();
+    let listen = ["listen", "phone-1", "--count", "1", "--timeout", "60s", "--gateways", &server];
+    let listen = up.run(1, &listen);
+    assert!(stdout(&listen).contains("hello"), "{}\n{}", stdout(&listen), stderr(&listen));
+
+    let drained = up.run(0, &["cluster", "drain", "node-2", "--wait"]);
+    assert_eq!(code(&drained), 0, "{}", stderr(&drained));
+    assert!(stdout(&drained).contains("node-2 has left"), "{}", stdout(&drained));
+    up.process.err.until("has ended");
+    let owner = json(&up.run(0, &["--json", "where", "terminal", "phone-1"]));
+    assert_eq!(owner["owner"], "node-1", "what it owned is another's: {owner}");
+    let unknown = up.run(0, &["cluster", "drain", "node-9"]);
+    assert_eq!(code(&unknown), 4, "{}", stderr(&unknown));
+
+    let pids = up.pids();
+    up.process.signal(Signal::INT);
+    assert_eq!(up.process.wait(), Some(0), "{:?}", up.process.err.rest());
+    for pid in pids {
+        assert!(test_kill_process(pid).is_err(), "{pid:?} runs on");
+    }
+    let state: Vec<_> = std::fs::read_dir(up.directory.path().join("run")).unwrap().collect();
+    assert!(!state.is_empty(), "its data stays");
+}
+
+#[test]
+fn doctor_checks_what_a_launched_node_needs() {
+    let mut up = Up::start();
+    let config = up.ready["nodes"][0]["config"].as_str().unwrap().to_owned();
+    let report = json(&up.run(0, &["--json", "doctor", &config]));
+    let checks = report["checks"].as_array().unwrap();
+    let level = |name: &str| -> Vec<&str> {
+        let named = checks.iter().filter(|check| check["check"] == name);
+        named.map(|check| check["level"].as_str().unwrap()).collect()
+    };
+    assert_eq!(level("config"), ["ok"], "{report}");
+    assert_eq!(level("nodes"), ["ok", "ok"], "{report}");
+    assert!(level("store").contains(&"ok") && !level("store").contains(&"fail"), "{report}");
+    assert!(!level("clocks").is_empty(), "{report}");
+
+    // With everything gone the store and the seeds fail, and the exit code says so.
+    up.process.signal(Signal::TERM);
+    assert_eq!(up.process.wait(), Some(0), "{:?}", up.process.err.rest());
+    let output = up.run(0, &["doctor", &config]);
+    assert_eq!(code(&output), 1, "{}", stdout(&output));
+    assert!(stdout(&output).contains("FAIL  store"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("mend: "), "{}", stdout(&output));
+}
+
+#[test]
+fn what_is_no_profile_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let up = |name: &str| run(directory.path(), &["cluster", "up", name]);
+    std::fs::write(directory.path().join("node.toml"), "[node]\nid = \"a\"\n").unwrap();
+    std::fs::write(directory.path().join("typo.toml"), PROFILE.replace("layout", "layuot"))
+        .unwrap();
+    for (name, told) in
+        [("missing.toml", "missing.toml"), ("node.toml", "clarion start"), ("typo.toml", "layuot")]
+    {
+        let output = up(name);
+        assert_eq!(code(&output), 3, "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains("hint: "), "{name}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn every_profile_of_the_repository_is_one() {
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster-config/profiles");
+    let mut launched = 0;
+    for entry in std::fs::read_dir(profiles).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml")
+            || path.file_stem().is_some_and(|name| name == "single")
+        {
+            continue;
+        }
+        let profile = clarion_launch::Profile::load(&path).unwrap();
+        assert!(!profile.names().is_empty(), "{}", path.display());
+        launched += 1;
+    }
+    assert!(launched >= 6, "{launched} profiles");
+}
