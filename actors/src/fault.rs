@@ -23,7 +23,7 @@ pub(crate) fn hints_off() -> bool {
 }
 
 #[cfg(feature = "fault-hooks")]
-pub use hooks::{arm, arm_from_environment, is_armed as armed, visits};
+pub use hooks::{arm, arm_from_environment, is_armed as armed, set_hints_off, visits};
 
 #[cfg(feature = "fault-hooks")]
 mod hooks {
@@ -87,6 +87,11 @@ mod hooks {
             }
         }
         Ok(())
+    }
+
+    /// Whether every hint is dropped from now on.
+    pub fn set_hints_off(off: bool) {
+        HINTS_OFF.store(off, Ordering::Release);
     }
 
     pub(super) fn hints_off() -> bool {

@@ -122,7 +122,7 @@ impl Members {
             None => None,
         };
         let appended = match answer {
-            Some(answer) => answer.await.is_ok_and(|result| result.is_ok()),
+            Some(answer) => answer.settled().await.is_some_and(|result| result.is_ok()),
             None => false,
         };
         if !appended {

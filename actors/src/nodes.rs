@@ -44,6 +44,10 @@ impl NodeSet {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const ALL: Self = Self(u128::MAX);
 
+    pub(crate) fn of(node: NodeNumber) -> Self {
+        Self(1 << node.0)
+    }
+
     pub(crate) fn insert(&mut self, node: NodeNumber) {
         self.0 |= 1 << node.0;
     }
@@ -217,15 +221,17 @@ impl Nodes {
         here
     }
 
-    /// Tells `node` that its interest in `log` is registered (I4).
-    pub(crate) fn confirm(&self, node: NodeNumber, log: Arc<LogKey>, head: Offset) {
+    /// Tells `node` that its interest in these logs is registered, and their heads (I4).
+    pub(crate) fn confirm(&self, node: NodeNumber, heads: Vec<(Arc<LogKey>, Offset)>) {
         if node == THIS_NODE {
-            return self.local.confirm(log, head, Some(THIS_NODE));
+            let confirm = |(log, head)| self.local.confirm(log, head, Some(THIS_NODE));
+            return heads.into_iter().for_each(confirm);
         }
         let Some(peer) = self.peers.get(node) else { return };
-        let slot = placement::slot_of(&log);
-        if peer.send(&PeerMessage::Confirm { heads: vec![(log, head)] }) == Err(Refused::Full) {
-            peer.note_untold(slot);
+        let message = PeerMessage::Confirm { heads };
+        if let (Err(Refused::Full), PeerMessage::Confirm { heads }) = (peer.send(&message), message)
+        {
+            heads.iter().for_each(|(log, _)| peer.note_untold(placement::slot_of(log)));
         }
     }
 
@@ -264,15 +270,16 @@ async fn confirm_all(nodes: Weak<Nodes>) {
         let Some(asked) = nodes.take_unconfirmed() else { return };
         let reads = asked.iter().map(|(log, _)| head_read(Arc::clone(log))).collect();
         let pages = nodes.store.read(reads).await;
-        let mut failed = Vec::new();
+        let (mut failed, mut known) = (Vec::new(), HashMap::<NodeNumber, Vec<_>>::new());
         for ((log, of), page) in asked.into_iter().zip(pages) {
             match page {
-                Ok(page) => {
-                    of.iter().for_each(|node| nodes.confirm(node, Arc::clone(&log), page.head));
-                }
+                Ok(page) => of.iter().for_each(|node| {
+                    known.entry(node).or_default().push((Arc::clone(&log), page.head));
+                }),
                 Err(_) => failed.push((log, of)),
             }
         }
+        known.into_iter().for_each(|(node, heads)| nodes.confirm(node, heads));
         pause_ms = if failed.is_empty() { 0 } else { (pause_ms * 2).clamp(100, 2000) };
         let mut unconfirmed = nodes.unconfirmed();
         for (log, of) in failed {

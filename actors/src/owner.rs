@@ -152,11 +152,19 @@ pub(crate) struct OwnerArguments {
     pub(crate) handle: OwnerHandle,
 }
 
+/// Who reads a log.
+#[derive(Debug, Clone, Copy, Default)]
+struct Readers {
+    nodes: NodeSet,
+    /// The highest that came with interest: of the newest session of a terminal's own inbox (I7).
+    generation: u64,
+}
+
 /// The logs of one owner.
 pub(crate) struct OwnedLogs {
     arguments: OwnerArguments,
     /// Which nodes read a log. Those that have not told everything get every hint (I12).
-    interest: HashMap<Arc<LogKey>, NodeSet>,
+    interest: HashMap<Arc<LogKey>, Readers>,
     heads: RecentHeads,
     last_used_ms: u64,
 }
@@ -217,24 +225,29 @@ impl OwnedLogs {
         if fault::hints_off() {
             return;
         }
-        let interested = self.interest.get(&batch.log).copied().unwrap_or(NodeSet::NONE);
-        self.arguments.nodes.hint(interested, batch, ephemeral);
+        let readers = self.interest.get(&batch.log).copied().unwrap_or_default();
+        self.arguments.nodes.hint(readers.nodes, batch, ephemeral);
     }
 
     fn interested(&mut self, log: Arc<LogKey>, of: Interest) {
         self.last_used_ms = self.arguments.store.time_ms();
-        let known = self.interest.entry(Arc::clone(&log)).or_default();
-        known.insert(of.node);
-        let (known, nodes) = (*known, &self.arguments.nodes);
+        let readers = self.interest.entry(Arc::clone(&log)).or_default();
+        readers.nodes.insert(of.node);
+        let newest = readers.generation.max(of.generation);
+        readers.generation = newest;
+        let (known, nodes) = (readers.nodes, &self.arguments.nodes);
         let slot = placement::slot_of(&log);
-        if of.generation > 0 {
+        if of.generation > 0 && of.generation < newest {
+            // It was on its way when a newer session was there already.
+            nodes.superseded(NodeSet::of(of.node), &log, newest);
+        } else if of.generation > 0 {
             let mut others = nodes.peers.readers().without(nodes.ownership.complete(slot));
             known.iter().for_each(|node| others.insert(node));
             others.remove(of.node);
-            nodes.superseded(others, &log, of.generation);
+            nodes.superseded(others, &log, newest);
         }
         match self.heads.since(&log, of.since_ms, nodes.ownership.all_known_since_ms(slot)) {
-            Some(head) => nodes.confirm(of.node, log, head),
+            Some(head) => nodes.confirm(of.node, vec![(log, head)]),
             None => nodes.confirm_from_store(of.node, log),
         }
     }
@@ -242,10 +255,10 @@ impl OwnedLogs {
     /// Another node served in place of this one: whoever reads the log is told how far it goes.
     fn grew(&mut self, log: Arc<LogKey>, head: Offset) {
         self.heads.note(&log, head, self.arguments.store.time_ms());
-        if let Some(nodes) = self.interest.get(&log).copied()
+        if let Some(readers) = self.interest.get(&log).copied()
             && !fault::hints_off()
         {
-            self.arguments.nodes.heads(nodes, &[(log, head)]);
+            self.arguments.nodes.heads(readers.nodes, &[(log, head)]);
         }
     }
 
@@ -254,25 +267,23 @@ impl OwnedLogs {
     fn hand_over(&mut self, node: NodeNumber, slots: &SlotSet) {
         self.forget_node(node, |log| slots.contains(placement::slot_of(log)));
         let heads: Vec<_> = self.heads.of(|log| slots.contains(placement::slot_of(log)));
-        let mut to = NodeSet::NONE;
-        to.insert(node);
-        self.arguments.nodes.heads(to, &heads);
+        self.arguments.nodes.heads(NodeSet::of(node), &heads);
     }
 
     fn forget_node(&mut self, node: NodeNumber, of: impl Fn(&LogKey) -> bool) {
-        self.interest.retain(|log, nodes| {
+        self.interest.retain(|log, readers| {
             if of(log) {
-                nodes.remove(node);
+                readers.nodes.remove(node);
             }
-            *nodes != NodeSet::NONE
+            readers.nodes != NodeSet::NONE
         });
         self.interest.shrink_to_fit();
     }
 
     fn not_interested(&mut self, log: &Arc<LogKey>, node: NodeNumber) {
-        if let Some(set) = self.interest.get_mut(log) {
-            set.remove(node);
-            if *set == NodeSet::NONE {
+        if let Some(readers) = self.interest.get_mut(log) {
+            readers.nodes.remove(node);
+            if readers.nodes == NodeSet::NONE {
                 self.interest.remove(log);
             }
         }

@@ -12,12 +12,13 @@ use clarion_protocol::http::{
 };
 use clarion_protocol::{Code, MessageId, Offset, ProductId};
 use clarion_storage::{
-    Appended, Claim, ClaimOutcome, Finish, LogLimits, ProductRecord, Store, StoreError, StoreResult,
+    Appended, Claim, ClaimOutcome, Finish, LogLimits, ProductRecord, Store, StoreError,
 };
 use tokio::sync::oneshot;
 
-use crate::failure::{Failure, code_of};
-use crate::intake::{Answer, NewEntry};
+use crate::cluster::pending::{NotAppended, Pending};
+use crate::failure::Failure;
+use crate::intake::NewEntry;
 use crate::kinds::Kind;
 use crate::lane::{Lane, LaneArguments, LaneHandle, Permit};
 use crate::router::Router;
@@ -297,7 +298,7 @@ impl Pushes {
                     let group = &product.isolation_group;
                     outcome(target, self.settle(entry, group, answer, first_ms).await)
                 }
-                (None, None) => outcome(target, Err(StoreError::Unknown("not sent".into()))),
+                (None, None) => outcome(target, Err(unknown("not sent"))),
             });
         }
         PushAccepted {
@@ -313,18 +314,19 @@ impl Pushes {
         &self,
         mut entry: NewEntry,
         group: &Arc<str>,
-        mut answer: Option<Answer>,
+        mut answer: Option<Pending>,
         first_ms: u64,
-    ) -> StoreResult<Appended> {
+    ) -> Result<Appended, NotAppended> {
         loop {
             let Some(waiting) = answer else {
-                return Err(StoreError::Unavailable("its owner does not start".into()));
+                let why = "its owner does not start".into();
+                return Err(NotAppended::Store(StoreError::Unavailable(why)));
             };
             let left_ms = entry.deadline_ms.saturating_sub(self.store.time_ms());
-            match tokio::time::timeout(Duration::from_millis(left_ms), waiting).await {
-                Ok(Ok(result)) => return result,
-                Ok(Err(_)) => {}
-                Err(_) => return Err(StoreError::Unknown("no answer in time".into())),
+            match tokio::time::timeout(Duration::from_millis(left_ms), waiting.settled()).await {
+                Ok(Some(result)) => return result,
+                Ok(None) => {}
+                Err(_) => return Err(unknown("no answer in time")),
             }
             // I2: it should not have been tried, but nothing is lost by looking for it.
             entry.first_attempt_ms.get_or_insert(first_ms);
@@ -449,7 +451,11 @@ fn settled(earlier: &PushAccepted, target: &Target) -> Option<TargetOutcome> {
     (!again).then(|| outcome.clone())
 }
 
-fn outcome(target: Target, result: StoreResult<Appended>) -> TargetOutcome {
+fn unknown(why: &str) -> NotAppended {
+    NotAppended::Store(StoreError::Unknown(why.into()))
+}
+
+fn outcome(target: Target, result: Result<Appended, NotAppended>) -> TargetOutcome {
     match result {
         Ok(appended) => TargetOutcome {
             target,
@@ -457,7 +463,7 @@ fn outcome(target: Target, result: StoreResult<Appended>) -> TargetOutcome {
             error: None,
         },
         Err(error) => {
-            TargetOutcome { target, position: None, error: Some(target_error(code_of(&error))) }
+            TargetOutcome { target, position: None, error: Some(target_error(error.code())) }
         }
     }
 }

@@ -12,9 +12,10 @@ use clarion_storage::Store;
 
 use crate::cluster::forward::{Forwarder, Route};
 use crate::cluster::peers::Linked;
+use crate::cluster::pending::Pending;
 use crate::cluster::topology::Topology;
 use crate::cluster::wire::{Announced, PeerMessage};
-use crate::intake::{Answer, NewEntry};
+use crate::intake::NewEntry;
 use crate::nodes::{NodeNumber, Nodes, THIS_NODE};
 use crate::owner::Interest;
 use crate::owners::{OwnerEvents, OwnerLimits, Owners};
@@ -99,18 +100,18 @@ impl Router {
 
     /// Appends through the owner of the entry's log, wherever it is. `None`: the owner does not
     /// start, nothing happens.
-    pub(crate) async fn append(&self, entry: &NewEntry, group: &Arc<str>) -> Option<Answer> {
+    pub(crate) async fn append(&self, entry: &NewEntry, group: &Arc<str>) -> Option<Pending> {
         // I8: what is unresolved on one way holds later appends of the log from any other.
         if self.myself.clustered && !self.forwarder.holds(&entry.log) {
             let here = self.is_here(group, placement::slot_of(&entry.log));
             if here || self.owners.holds(&entry.log) {
-                return self.owners.append(entry).await;
+                return self.owners.append(entry).await.map(Pending::Here);
             }
         }
         if self.myself.clustered {
             return Some(self.forwarder.forward(entry.clone(), Arc::clone(group)));
         }
-        self.owners.append(entry).await
+        self.owners.append(entry).await.map(Pending::Here)
     }
 
     fn is_here(&self, group: &Arc<str>, slot: Slot) -> bool {

@@ -124,6 +124,24 @@ impl Network {
         self.rule("add", from, to)
     }
 
+    /// Holds back everything that a node sends to Redis. The node notices no more than that nothing
+    /// comes back on what is open; what it wrote waits in its sockets and is sent when the way is
+    /// mended, if they are still open then.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn hold_back(&self, from: usize) -> Result<(), Failure> {
+        self.rule_at(from, "add", "to", self.redis_ip())
+    }
+
+    /// Lets it through again.
+    ///
+    /// # Errors
+    /// When it was not held back.
+    pub fn let_through(&self, from: usize) -> Result<(), Failure> {
+        self.rule_at(from, "delete", "to", self.redis_ip())
+    }
+
     /// Lets it through again.
     ///
     /// # Errors
@@ -133,8 +151,12 @@ impl Network {
     }
 
     fn rule(&self, what: &str, from: Who, to: usize) -> Result<(), Failure> {
-        let (space, from) = (self.space(to), self.ip(from).to_string());
-        let rule = ["priority", CUT_PRIORITY, "from", &from, "blackhole"];
+        self.rule_at(to, what, "from", self.ip(from))
+    }
+
+    fn rule_at(&self, at: usize, what: &str, which: &str, ip_of: Ipv4Addr) -> Result<(), Failure> {
+        let (space, other) = (self.space(at), ip_of.to_string());
+        let rule = ["priority", CUT_PRIORITY, which, &other, "blackhole"];
         let mut all = vec!["-n", &space, "rule", what];
         all.extend_from_slice(&rule);
         ip(&all)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use clarion_protocol::MessageId;
+use clarion_protocol::{Code, MessageId};
 use clarion_sdk::Backend;
 use tokio::time::{sleep, timeout};
 
@@ -13,6 +13,8 @@ use crate::history::{Event, History, Name, Record};
 
 /// How long anything that is waited for may take.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How long counts that may have been lost in part are waited for.
+const LOST_DEADLINE: Duration = Duration::from_secs(5);
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -29,25 +31,30 @@ pub async fn everything_arrived(history: &History) {
 
 /// Asks for the counts of every accepted push, until none is pending and all are what the history
 /// says; the last answer is recorded (I13), for the checker to judge. Counts that may have been lost
-/// with a Redis server are not asked for. `backends` is one for each product, with its name.
+/// in part with a node or a Redis server are waited for a little while only. `backends` is one for each product, with its name.
 ///
 /// # Errors
 /// When there is no answer.
 pub async fn count(history: &History, backends: &[(String, Backend)]) -> Result<(), Failure> {
     let deadline = Instant::now() + DEADLINE;
     let lost = history.look(check::counts_may_be_lost);
+    let lost_deadline = Instant::now() + LOST_DEADLINE;
     let mut rest = history.look(accepted);
-    rest.retain(|(key, ..)| !lost.contains(key));
     while !rest.is_empty() {
         let mut open = Vec::new();
         for push in rest {
             let (key, id, own) = &push;
             let product = |(name, _): &&(String, Backend)| key.starts_with(&format!("{name}-"));
             let Some((_, backend)) = backends.iter().find(product) else { continue };
-            let state = backend.message(*id).await;
-            let counts = state.map_err(Failure::of("cannot ask for counts"))?.counts;
+            let may_lack = lost.contains(key);
+            let counts = match backend.message(*id).await {
+                Ok(state) => state.counts,
+                Err(error) if may_lack && error.code() == Some(Code::MessageUnknown) => continue,
+                Err(error) => return Err(Failure::of("cannot ask for counts")(error)),
+            };
             let done = counts.pending == 0 && counts.acknowledged == *own;
-            if done || Instant::now() > deadline {
+            let end = if may_lack { lost_deadline } else { deadline };
+            if done || Instant::now() > end {
                 history.add(Event::Counted { key: key.clone(), counts });
             } else {
                 open.push(push);

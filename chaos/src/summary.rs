@@ -26,6 +26,8 @@ pub struct Summary {
     pub duplicates: usize,
     /// Sessions that were opened.
     pub sessions: usize,
+    /// Accepted pushes whose counts lack acknowledgements.
+    pub counts_short: usize,
     /// How often only the slow head check found that a log had grown (I12).
     pub head_check_found: u64,
     /// The longest time from a kill to the next accepted push, milliseconds.
@@ -89,6 +91,7 @@ impl Summary {
                     let since = no_delivery_since.take().map_or(0, |since| t - since);
                     summary.delivery_interruption_ms = summary.delivery_interruption_ms.max(since);
                 }
+                Event::Counted { counts, .. } if counts.pending > 0 => summary.counts_short += 1,
                 Event::HeadChecked { found } => summary.head_check_found += found,
                 Event::Opened { who, .. } => {
                     summary.sessions += 1;
@@ -120,6 +123,7 @@ impl fmt::Display for Summary {
         writeln!(f, "sessions opened        {}", self.sessions)?;
         writeln!(f, "delivered              {}", self.delivered)?;
         writeln!(f, "  again, without SDK   {}", self.duplicates)?;
+        writeln!(f, "counts not complete    {}", self.counts_short)?;
         writeln!(f, "found by head check    {}", self.head_check_found)?;
         let (push, delivery) = (self.push_interruption_ms, self.delivery_interruption_ms);
         writeln!(f, "longest interruption   {:.2} s for pushes", seconds(push))?;

@@ -88,9 +88,27 @@ fn in_cluster(draft: &mut Draft, environment: &Environment, mode: Mode) {
             "set store.kind = \"redis\" and store.redis_nodes, or remove cluster.listen",
         );
     }
+    names(draft);
     addresses(draft);
     cookie(draft, environment);
     sizes(draft);
+}
+
+/// Certificates between nodes are made of these names, and host names hold less than ids.
+fn names(draft: &mut Draft) {
+    const ID: Name = ("node", "id");
+    const CLUSTER: Name = ("cluster", "name");
+    let fits = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let (id, cluster) = (fits(&draft.config.node.id), fits(&draft.config.cluster.name));
+    for (name, fits) in [(ID, id), (CLUSTER, cluster)] {
+        if !fits && draft.sound(&[name]) {
+            draft.fault(
+                name,
+                "holds a character that names in a cluster do not have",
+                "use letters, digits, `-`, `_` and `.` only",
+            );
+        }
+    }
 }
 
 fn addresses(draft: &mut Draft) {

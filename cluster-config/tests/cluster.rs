@@ -123,6 +123,12 @@ fn values_that_do_not_fit_together_are_told() {
         (cluster("seeds = [\"a:0\"]\n"), "n.toml:3:9: cluster.seeds", "is not a host with a port"),
         (cluster("seeds = \"a:1\"\n"), "n.toml:3:9: cluster.seeds", "put it in square brackets"),
         (
+            format!("[node]\nid = \"a:b\"\n{CLUSTER}{REDIS}"),
+            "n.toml:2:6: node.id",
+            "holds a character that names in a cluster do not have",
+        ),
+        (cluster("name = \"a@b\"\n"), "n.toml:3:8: cluster.name", "use letters, digits"),
+        (
             cluster("tls_key_file = \"k\"\n"),
             "n.toml:3:16: cluster.tls_key_file",
             "is set without cluster.tls_cert_file and cluster.tls_ca_file",

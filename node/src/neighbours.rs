@@ -79,7 +79,7 @@ impl Neighbours {
 
     /// Judges each second whether this node has as many newcomers as it can take, for as long as
     /// there is a cluster.
-    pub(crate) async fn judge(self) {
+    pub async fn judge(self) {
         let mut overload = Overload::default();
         let Some((_, view)) = self.cluster.clone() else { return };
         while view.has_changed().is_ok() {

@@ -3,7 +3,6 @@
 
 mod command;
 
-use std::path::Path;
 use std::process::Output;
 
 use command::{Running, clarion, code, json, run, stderr, stdout};
@@ -46,12 +45,20 @@ impl Up {
 
     /// A command that talks to one of the nodes.
     fn run(&self, node: usize, arguments: &[&str]) -> Output {
+        self.client(node, arguments).output().unwrap()
+    }
+
+    fn start_client(&self, node: usize, arguments: &[&str]) -> Running {
+        Running::start(self.client(node, arguments))
+    }
+
+    fn client(&self, node: usize, arguments: &[&str]) -> std::process::Command {
         let server = self.ready["nodes"][node]["http"].as_str().unwrap();
         let credentials = self.ready["credentials"].as_str().unwrap();
         let mut command = clarion();
         command.current_dir(self.directory.path()).args(arguments);
         command.env("CLARION_SERVER", server).env("CLARION_CREDENTIALS", credentials);
-        command.output().unwrap()
+        command
     }
 
     fn pids(&self) -> Vec<Pid> {
@@ -76,7 +83,7 @@ fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
         assert_eq!(node["status"]["store"]["writable"], true, "{node}");
     }
     let shown = stdout(&up.run(1, &["cluster", "status"]));
-    for part in ["node-1", "node-2", "inbox_shard", "writable"] {
+    for part in ["node-1", "node-2", "ROUND TRIP", "unicast", "inbox_shard", "writable"] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
 
@@ -93,13 +100,25 @@ fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
     let listen = up.run(1, &listen);
     assert!(stdout(&listen).contains("hello"), "{}\n{}", stdout(&listen), stderr(&listen));
 
-    let drained = up.run(0, &["cluster", "drain", "node-2", "--wait"]);
+    // A terminal on the node that drains goes to the other one and misses nothing.
+    let listening =
+        up.start_client(0, &["listen", "phone-2", "--count", "1", "--gateways", &server]);
+    let on = listening.err.until("listening on node");
+    let on = on.rsplit(' ').next().unwrap().to_owned();
+    let stays = usize::from(on == "node-1");
+    let place = up.run(stays, &["where", "terminal", "phone-2"]);
+    assert!(stdout(&place).contains(&format!("readers {on}")), "{}", stdout(&place));
+    let drained = up.run(stays, &["cluster", "drain", &on, "--wait"]);
     assert_eq!(code(&drained), 0, "{}", stderr(&drained));
-    assert!(stdout(&drained).contains("node-2 has left"), "{}", stdout(&drained));
+    assert!(stdout(&drained).contains(&format!("{on} has left")), "{}", stdout(&drained));
     up.process.err.until("has ended");
-    let owner = json(&up.run(0, &["--json", "where", "terminal", "phone-1"]));
-    assert_eq!(owner["owner"], "node-1", "what it owned is another's: {owner}");
-    let unknown = up.run(0, &["cluster", "drain", "node-9"]);
+    listening.err.until("listening on node");
+    let push = up.run(stays, &["push", "--terminal", "phone-2", "--text", "moved"]);
+    assert_eq!(code(&push), 0, "{}", stderr(&push));
+    assert!(listening.out.next().contains("moved"));
+    let owner = json(&up.run(stays, &["--json", "where", "terminal", "phone-1"]));
+    assert_ne!(owner["owner"], on, "what it owned is another's: {owner}");
+    let unknown = up.run(stays, &["cluster", "drain", "node-9"]);
     assert_eq!(code(&unknown), 4, "{}", stderr(&unknown));
 
     let pids = up.pids();
@@ -151,22 +170,4 @@ fn what_is_no_profile_is_told() {
         assert!(stderr(&output).contains(told), "{name}: {}", stderr(&output));
         assert!(stderr(&output).contains("hint: "), "{name}: {}", stderr(&output));
     }
-}
-
-#[test]
-fn every_profile_of_the_repository_is_one() {
-    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster-config/profiles");
-    let mut launched = 0;
-    for entry in std::fs::read_dir(profiles).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "toml")
-            || path.file_stem().is_some_and(|name| name == "single")
-        {
-            continue;
-        }
-        let profile = clarion_launch::Profile::load(&path).unwrap();
-        assert!(!profile.names().is_empty(), "{}", path.display());
-        launched += 1;
-    }
-    assert!(launched >= 6, "{launched} profiles");
 }

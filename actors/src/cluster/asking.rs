@@ -49,7 +49,7 @@ impl Asking {
     pub(crate) async fn any(&self, peers: &LinkedPeers, question: &Question) -> bool {
         let peers = peers.all();
         let answers = join_all(peers.iter().map(|peer| self.ask(peer, question.clone()))).await;
-        answers.iter().any(|reply| *reply == Some(Reply::Is(true)))
+        answers.contains(&Some(Reply::Is(true)))
     }
 
     /// Asks every node which of these inboxes have a session there.
@@ -86,7 +86,7 @@ impl Asking {
         self.waiting().retain(|_, (of, _)| *of != node);
     }
 
-    #[cfg(test)]
+    /// Questions that wait for an answer.
     pub(crate) fn len(&self) -> usize {
         self.waiting().len()
     }
@@ -105,5 +105,70 @@ struct Gone<'a> {
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
         self.asking.waiting().remove(&self.request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cluster::port::{Lane, PeerPort, Refused};
+
+    /// Takes every question and answers none.
+    struct Silent(Arc<str>);
+
+    impl PeerPort for Silent {
+        fn id(&self) -> &Arc<str> {
+            &self.0
+        }
+        fn boot(&self) -> u64 {
+            1
+        }
+        fn wire(&self) -> u16 {
+            1
+        }
+        fn send(&self, _lane: Lane, _message: Bytes) -> Result<(), Refused> {
+            Ok(())
+        }
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+    }
+
+    fn silent() -> Arc<Linked> {
+        LinkedPeers::new().add(Arc::new(Silent("silent".into()))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_that_wait_are_bounded_and_none_is_left_when_their_time_is_over() {
+        let (asking, peer) = (Asking::default(), silent());
+        let ask = |_| Box::pin(asking.ask(&peer, Question::Status));
+        let mut asked: Vec<_> = (0..WAITING_MAX + 10).map(ask).collect();
+        let mut refused = 0;
+        asked.retain_mut(|asked| {
+            let polled = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            refused += usize::from(polled == Poll::Ready(None));
+            polled.is_pending()
+        });
+        assert_eq!((asking.len(), refused), (WAITING_MAX, 10));
+        assert!(join_all(asked).await.iter().all(Option::is_none));
+        assert_eq!(asking.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_counts_from_whom_it_was_asked_of_and_a_link_that_ends_answers_no() {
+        let (asking, peer) = (Asking::default(), silent());
+        let answer = async {
+            asking.answered(NodeNumber(99), 0, Reply::Is(true));
+            asking.answered(peer.number, 0, Reply::Is(false));
+        };
+        let (asked, ()) = tokio::join!(asking.ask(&peer, Question::Status), answer);
+        assert_eq!(asked, Some(Reply::Is(false)));
+        let gone = async { asking.gone(peer.number) };
+        let (asked, ()) = tokio::join!(asking.ask(&peer, Question::Status), gone);
+        assert_eq!((asked, asking.len()), (None, 0));
     }
 }

@@ -6,15 +6,16 @@
 //! Bytes from a peer are checked: lengths before anything is allocated, names as anywhere else, and
 //! nothing may be left over. What does not fit is an error, never a panic.
 
+mod read;
+
 use std::sync::Arc;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint, standard};
 use bincode::{BorrowDecode, Encode};
 use bytes::Bytes;
 use clarion_core::placement::SlotSet;
-use clarion_core::{Batch, Body, Control, Entry, LogKey, LogKind};
-use clarion_protocol::{Epoch, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
-use clarion_storage::{Appended, LogLimits};
+use clarion_core::{Batch, Body, Control, Entry, LogKey};
+use clarion_protocol::Offset;
 
 use super::wire::{Announced, AppendResult, PeerMessage, Question, Reply, WIRE_MIN, wire_max};
 use crate::intake::NewEntry;
@@ -161,9 +162,13 @@ pub(crate) fn encode(message: &PeerMessage, version: u16, now_ms: u64) -> Bytes 
 
 /// The message that these bytes are.
 pub(crate) fn decode(bytes: &[u8], now_ms: u64) -> Result<PeerMessage, Unreadable> {
+    decode_up_to(wire_max(), bytes, now_ms)
+}
+
+fn decode_up_to(highest: u16, bytes: &[u8], now_ms: u64) -> Result<PeerMessage, Unreadable> {
     let (version, body) = bytes.split_at_checked(2).ok_or(Unreadable("too short"))?;
     let version = u16::from_le_bytes([version[0], version[1]]);
-    if !(WIRE_MIN..=wire_max()).contains(&version) {
+    if !(WIRE_MIN..=highest).contains(&version) {
         return Err(Unreadable("an unknown version"));
     }
     let (wire, mut read): (WireMessage<'_>, usize) =
@@ -178,7 +183,7 @@ pub(crate) fn decode(bytes: &[u8], now_ms: u64) -> Result<PeerMessage, Unreadabl
     if read != body.len() {
         return Err(Unreadable("longer than it says"));
     }
-    from_wire(wire)
+    read::from_wire(wire)
 }
 
 /// How long a hint was on its way, by the clocks of both ends.
@@ -323,170 +328,5 @@ fn question_to(question: &Question) -> WireQuestion<'_> {
     }
 }
 
-fn from_wire(wire: WireMessage<'_>) -> Result<PeerMessage, Unreadable> {
-    Ok(match wire {
-        WireMessage::Append { request, log, entries } => {
-            let log = log_from(&log)?;
-            let entry = |append| append_from(&log, append);
-            let entries = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
-            PeerMessage::Append { request, entries }
-        }
-        WireMessage::Appended { request, results } => {
-            let results = results.into_iter().map(result_from).collect();
-            PeerMessage::Appended { request, results }
-        }
-        WireMessage::Ephemeral(batch) => PeerMessage::Ephemeral { batch: batch_from(batch)? },
-        WireMessage::Hint { batch, ephemeral, listed } => {
-            PeerMessage::Hint { batch: batch_from(batch)?, ephemeral, listed }
-        }
-        WireMessage::Grew(heads) => PeerMessage::Grew { heads: heads_from(&heads)? },
-        WireMessage::Heads(heads) => PeerMessage::Heads { heads: heads_from(&heads)? },
-        WireMessage::Confirm(heads) => PeerMessage::Confirm { heads: heads_from(&heads)? },
-        WireMessage::Interest { logs, since_ms } => {
-            let announced = |interest: &WireInterest<'_>| {
-                let (log, generation) = (log_from(&interest.log)?, interest.generation);
-                Ok(Announced { log, generation })
-            };
-            let logs = logs.iter().map(announced).collect::<Result<_, _>>()?;
-            PeerMessage::Interest { logs, since_ms }
-        }
-        WireMessage::NoInterest(logs) => PeerMessage::NoInterest { logs: logs_from(&logs)? },
-        WireMessage::Complete(slots) => PeerMessage::Complete { slots: slots_from(&slots)? },
-        WireMessage::Leave(slots) => PeerMessage::Leave { slots: slots_from(&slots)? },
-        WireMessage::AnnounceAgain(slots) => {
-            PeerMessage::AnnounceAgain { slots: slots_from(&slots)? }
-        }
-        WireMessage::OwnerChanged(log) => PeerMessage::OwnerChanged { log: log_from(&log)? },
-        WireMessage::Dropped(slots) => PeerMessage::Dropped { slots: slots_from(&slots)? },
-        WireMessage::Superseded { log, generation } => {
-            PeerMessage::Superseded { log: log_from(&log)?, generation }
-        }
-        WireMessage::Ask { request, question } => {
-            PeerMessage::Ask { request, question: question_from(question)? }
-        }
-        WireMessage::Answer { request, reply } => {
-            let reply = match reply {
-                WireReply::Each(each) => Reply::Each(each),
-                WireReply::Is(is) => Reply::Is(is),
-                WireReply::Text(text) => Reply::Text(text.to_owned()),
-            };
-            PeerMessage::Answer { request, reply }
-        }
-        WireMessage::ProductChanged(product) => {
-            PeerMessage::ProductChanged { product: ProductId::new(product).map_err(bad_name)? }
-        }
-        WireMessage::Hello => PeerMessage::Hello,
-    })
-}
-
-fn bad_name<E>(_: E) -> Unreadable {
-    Unreadable("a wrong name")
-}
-
-fn slots_from(bytes: &[u8]) -> Result<SlotSet, Unreadable> {
-    SlotSet::from_bytes(bytes).ok_or(Unreadable("no set of slots"))
-}
-
-fn log_from(log: &WireLog<'_>) -> Result<Arc<LogKey>, Unreadable> {
-    let product = ProductId::new(log.product).map_err(bad_name)?;
-    Ok(match log.kind {
-        k if k == LogKind::Terminal as u8 => {
-            LogKey::terminal(&product, &TerminalId::new(log.name).map_err(bad_name)?)
-        }
-        k if k == LogKind::User as u8 => {
-            LogKey::user(&product, &UserId::new(log.name).map_err(bad_name)?)
-        }
-        k if k == LogKind::Topic as u8 => {
-            LogKey::topic(&product, &TopicName::new(log.name).map_err(bad_name)?)
-        }
-        k if k == LogKind::Broadcast as u8 && log.name.is_empty() => LogKey::broadcast(&product),
-        _ => return Err(Unreadable("no kind of log")),
-    })
-}
-
-fn logs_from(logs: &[WireLog<'_>]) -> Result<Vec<Arc<LogKey>>, Unreadable> {
-    logs.iter().map(log_from).collect()
-}
-
-fn heads_from(heads: &[WireHead<'_>]) -> Result<Vec<(Arc<LogKey>, Offset)>, Unreadable> {
-    heads.iter().map(|head| Ok((log_from(&head.log)?, Offset(head.head)))).collect()
-}
-
-/// Payloads are copied: a slice would keep the frame that it came in.
-fn body_from(body: WireBody<'_>) -> Result<Body, Unreadable> {
-    let topic = |name| TopicName::new(name).map_err(bad_name);
-    Ok(match body {
-        WireBody::Json(text) => Body::Json(Bytes::copy_from_slice(text)),
-        WireBody::Bytes { content_type, data } => {
-            Body::Bytes { content_type: content_type.into(), data: Bytes::copy_from_slice(data) }
-        }
-        WireBody::Subscribed(name) => Body::Control(Control::Subscribed(topic(name)?)),
-        WireBody::Unsubscribed(name) => Body::Control(Control::Unsubscribed(topic(name)?)),
-        WireBody::Tombstone => Body::Tombstone,
-    })
-}
-
-fn batch_from(batch: WireBatch<'_>) -> Result<Arc<Batch>, Unreadable> {
-    if batch.entries.is_empty() {
-        return Err(Unreadable("an empty batch"));
-    }
-    let entry = |entry: WireEntry<'_>| {
-        Ok(Arc::new(Entry::new(
-            Offset(entry.offset),
-            Offset(entry.predecessor),
-            MessageId(entry.message),
-            entry.expires_at_ms,
-            body_from(entry.body)?,
-        )))
-    };
-    let log = log_from(&batch.log)?;
-    let entries = batch.entries.into_iter().map(entry).collect::<Result<_, _>>()?;
-    Ok(Arc::new(Batch::new(log, Epoch(batch.epoch), entries)))
-}
-
-fn append_from(log: &Arc<LogKey>, append: WireAppend<'_>) -> Result<NewEntry, Unreadable> {
-    Ok(NewEntry {
-        log: Arc::clone(log),
-        message: MessageId(append.message),
-        expires_at_ms: append.expires_at_ms,
-        body: body_from(append.body)?,
-        limits: LogLimits {
-            entries_max: append.entries_max,
-            bytes_max: append.bytes_max,
-            evict: append.evict,
-        },
-        first_attempt_ms: append.first_attempt_ms,
-        deadline_ms: append.deadline_ms,
-    })
-}
-
-fn result_from(result: WireResult<'_>) -> AppendResult {
-    match result {
-        WireResult::Done { epoch, offset, predecessor, duplicate, audience, evicted } => {
-            AppendResult::Done(Appended {
-                epoch: Epoch(epoch),
-                offset: Offset(offset),
-                predecessor: Offset(predecessor),
-                duplicate,
-                audience,
-                evicted,
-            })
-        }
-        WireResult::NotTried => AppendResult::NotTried,
-        WireResult::Unavailable(why) => AppendResult::Unavailable(why.to_owned()),
-        WireResult::Unknown(why) => AppendResult::Unknown(why.to_owned()),
-        WireResult::LogFull => AppendResult::LogFull,
-        WireResult::Full(why) => AppendResult::Full(why.to_owned()),
-    }
-}
-
-fn question_from(question: WireQuestion<'_>) -> Result<Question, Unreadable> {
-    Ok(match question {
-        WireQuestion::Online(logs) => Question::Online(logs_from(&logs)?),
-        WireQuestion::FlushCursors(log) => Question::FlushCursors(log_from(&log)?),
-        WireQuestion::Kick(log) => Question::Kick(log_from(&log)?),
-        WireQuestion::Reload(log) => Question::Reload(log_from(&log)?),
-        WireQuestion::Status => Question::Status,
-        WireQuestion::Drain => Question::Drain,
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use clarion_core::LogKey;
 use clarion_core::placement::{self, Slot};
-use clarion_storage::{Appended, Store, StoreError, StoreResult};
+use clarion_storage::{Appended, Store, StoreError};
 use tokio::sync::oneshot;
 
 use super::peers::{Linked, LinkedPeers};
+use super::pending::{NotAppended, Pending};
 use super::port::Refused;
 use super::wire::{AppendResult, PeerMessage};
-use crate::intake::{Answer, NewEntry};
+use crate::intake::NewEntry;
 use crate::nodes::NodeNumber;
 use crate::owners::Owners;
 use crate::task;
@@ -39,6 +40,8 @@ const FULL_PAUSES_MS: [u64; 4] = [2, 8, 32, 128];
 const NOBODY_PAUSE_MS: u64 = 50;
 /// How long an answer may be late after the end of its attempt, in milliseconds.
 const ANSWER_LATE_MS: u64 = 50;
+/// How long before its deadline an append is given up, in milliseconds: its caller still hears why.
+const GIVE_UP_MS: u64 = 50;
 /// How long a node that let an append wait to the end is passed over, in milliseconds.
 const SUSPECT_MS: u64 = 3000;
 
@@ -53,7 +56,7 @@ pub(crate) trait Route: Send + Sync {
 struct Request {
     entry: NewEntry,
     group: Arc<str>,
-    reply: oneshot::Sender<StoreResult<Appended>>,
+    reply: oneshot::Sender<Result<Appended, NotAppended>>,
 }
 
 /// See the module.
@@ -110,21 +113,21 @@ impl Forwarder {
     }
 
     /// Takes an append.
-    pub(crate) fn forward(&self, entry: NewEntry, group: Arc<str>) -> Answer {
+    pub(crate) fn forward(&self, entry: NewEntry, group: Arc<str>) -> Pending {
         let (reply, answer) = oneshot::channel();
         let log = Arc::clone(&entry.log);
         let request = Request { entry, group, reply };
         let mut on_the_way = self.on_the_way();
         if let Some(behind) = on_the_way.get_mut(&log) {
             behind.push_back(request);
-            return answer;
+            return Pending::There(answer);
         }
         on_the_way.insert(Arc::clone(&log), VecDeque::new());
         drop(on_the_way);
         if let Some(forwarder) = self.myself.upgrade() {
             task::spawn(forwarder.carry_log(log, vec![request]));
         }
-        answer
+        Pending::There(answer)
     }
 
     /// An answer came.
@@ -172,7 +175,7 @@ impl Forwarder {
                 Next::Here => requests = self.append_here(requests).await,
                 Next::Nobody => {
                     passed_over.clear();
-                    pause(NOBODY_PAUSE_MS).await;
+                    self.wait_for_somebody(&requests).await;
                 }
                 Next::To(peer) => {
                     let id = Arc::clone(peer.id());
@@ -197,6 +200,13 @@ impl Forwarder {
                 }
             }
         }
+    }
+
+    /// No longer than there is time for the first of them to be given up.
+    async fn wait_for_somebody(&self, requests: &[Request]) {
+        let first_ms = requests.iter().map(|r| r.entry.deadline_ms).min().unwrap_or(0);
+        let left_ms = first_ms.saturating_sub(GIVE_UP_MS + self.store.time_ms());
+        pause(left_ms.clamp(1, NOBODY_PAUSE_MS)).await;
     }
 
     fn next(&self, group: &str, slot: Slot, passed_over: &[Arc<str>]) -> Next {
@@ -224,14 +234,14 @@ impl Forwarder {
             if request.reply.is_closed() {
                 continue;
             }
-            if now_ms < request.entry.deadline_ms {
+            if now_ms + GIVE_UP_MS < request.entry.deadline_ms {
                 wanted.push(request);
                 continue;
             }
             let error = if request.entry.first_attempt_ms.is_some() {
-                StoreError::Unknown("no time for another attempt".into())
+                NotAppended::Store(StoreError::Unknown("no time for another attempt".into()))
             } else {
-                StoreError::Unavailable("no owner could be reached".into())
+                NotAppended::NobodyReached
             };
             let _ = request.reply.send(Err(error));
         }
@@ -253,7 +263,7 @@ impl Forwarder {
                 None => None,
             };
             match answer {
-                Some(result) => drop(request.reply.send(result)),
+                Some(result) => drop(request.reply.send(result.map_err(NotAppended::Store))),
                 None => {
                     request.entry.first_attempt_ms.get_or_insert(started_ms);
                     dropped.push(request);
@@ -313,7 +323,7 @@ impl Forwarder {
                 AppendResult::LogFull => StoreError::LogFull,
                 AppendResult::Full(why) => StoreError::Full(why),
             };
-            let _ = request.reply.send(Err(error));
+            let _ = request.reply.send(Err(NotAppended::Store(error)));
         }
         if unknown {
             // I2: its attempt has ended before another one begins.

@@ -10,6 +10,7 @@ mod inbound;
 pub(crate) mod join;
 pub(crate) mod ownership;
 pub(crate) mod peers;
+pub(crate) mod pending;
 pub(crate) mod port;
 pub(crate) mod topology;
 pub(crate) mod wire;
@@ -179,6 +180,13 @@ impl Cluster {
         self.say_what_was_dropped(&peer);
         if lane == Lane::Control {
             self.router.tell_again(&peer);
+        }
+    }
+
+    /// Time passes: one that vanished long ago is not waited for any more.
+    pub(crate) fn tick(&self) {
+        if self.router.nodes.ownership.is_deaf() {
+            self.judge_hearing(&mut self.members());
         }
     }
 

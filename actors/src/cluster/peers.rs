@@ -214,3 +214,59 @@ impl LinkedPeers {
 fn key_of(port: &Arc<dyn PeerPort>) -> usize {
     Arc::as_ptr(port).cast::<()>().addr()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Silent(Arc<str>);
+
+    impl PeerPort for Silent {
+        fn id(&self) -> &Arc<str> {
+            &self.0
+        }
+        fn boot(&self) -> u64 {
+            1
+        }
+        fn wire(&self) -> u16 {
+            1
+        }
+        fn send(&self, _lane: Lane, _message: Bytes) -> Result<(), Refused> {
+            Ok(())
+        }
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+    }
+
+    fn port(number: usize) -> Arc<dyn PeerPort> {
+        Arc::new(Silent(format!("n{number}").into()))
+    }
+
+    #[test]
+    fn there_are_as_many_numbers_as_there_are_and_each_is_used_again_as_late_as_possible() {
+        let peers = LinkedPeers::new();
+        let all: Vec<_> = (1..NODES_MAX).map(|n| peers.add(port(n)).unwrap()).collect();
+        assert!(peers.add(port(0)).is_none(), "no number is left");
+        for gone in [40, 3, 70] {
+            peers.remove(all[gone].number);
+        }
+        let again: Vec<_> = (0..3).map(|n| peers.add(port(500 + n)).unwrap().number.0).collect();
+        assert_eq!(again, [4, 41, 71]);
+        peers.remove(NodeNumber(4));
+        peers.remove(NodeNumber(90));
+        assert_eq!(peers.add(port(600)).unwrap().number.0, 90, "4 was given out last");
+    }
+
+    #[test]
+    fn a_later_link_to_a_node_is_not_forgotten_with_the_former_one() {
+        let peers = LinkedPeers::new();
+        let (former, later) = (port(1), port(1));
+        let first = peers.add(Arc::clone(&former)).unwrap();
+        let second = peers.add(Arc::clone(&later)).unwrap();
+        peers.remove(first.number);
+        assert_eq!(peers.of("n1").unwrap().number, second.number);
+        assert!(peers.of_port(&former).is_none());
+        assert_eq!(peers.of_port(&later).unwrap().number, second.number);
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) fn wire_max() -> u16 {
             let value = std::env::var("CLARION_FAULT_WIRE").ok();
             value.and_then(|value| value.parse().ok()).filter(|v| *v == 2).unwrap_or(WIRE)
         };
-        return *ORDERED.get_or_init(ordered);
+        *ORDERED.get_or_init(ordered)
     }
     #[cfg(not(feature = "fault-hooks"))]
     WIRE

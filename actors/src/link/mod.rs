@@ -592,7 +592,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             }
             LinkEvent::Goaway { .. } if self.closing.is_some() => {}
             LinkEvent::Goaway { after_ms } => {
-                encode::frame(out, &NodeFrame::Goaway { s: 0, after_ms, to: self.context.elsewhere() });
+                encode::frame(
+                    out,
+                    &NodeFrame::Goaway { s: 0, after_ms, to: self.context.elsewhere() },
+                );
             }
             LinkEvent::RelayRestarted { relay } => {
                 let keys: Vec<_> = self.sessions.iter().map(|seat| seat.key).collect();

@@ -128,7 +128,8 @@ impl RelayState {
                     self.confirm(&log, head, None).await;
                 }
                 (None, Found::Check { .. }) => self.confirm(&log, head, None).await,
-                (None, Found::Told) => readers.missed(head),
+                // The confirmation was lost, or is on its way: interest is told once more.
+                (None, Found::Told) => self.interest_again(log),
             }
         }
         if !ahead.is_empty() {
@@ -138,6 +139,12 @@ impl RelayState {
                 let found = Found::Check { sure: true };
                 let _ = slot.cast(RelayMessage::Heads { heads: ahead, found });
             });
+        }
+    }
+
+    fn interest_again(&self, log: Arc<LogKey>) {
+        if let Some(router) = self.arguments.router.upgrade() {
+            router.interest(log, 0, 0);
         }
     }
 

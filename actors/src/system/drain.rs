@@ -1,6 +1,7 @@
 //! How a node goes: slots first, then terminals, what they acknowledged, what other nodes wait for,
 //! the store last.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,36 @@ use crate::link::inbox::LinkEvent;
 const GOAWAY_SHARE: f64 = 0.6;
 /// How long the other nodes are given to see that this one owns nothing any more.
 const MOVE_AWAY_MAX: Duration = Duration::from_secs(1);
+
+/// When each link leaves: one in each of as many parts of the time as there are links, somewhere in
+/// it. So the rate holds in every second, and no two nodes that drain beat in time.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    links: u64,
+    over_ms: u64,
+}
+
+impl Spread {
+    /// `per_s` of 0: over the longest time.
+    fn of(links: u64, per_s: u32, longest_ms: u64) -> Self {
+        let over_ms = match per_s {
+            0 => longest_ms,
+            per_s => (links * 1000).div_ceil(u64::from(per_s)).min(longest_ms),
+        };
+        Self { links, over_ms }
+    }
+
+    const fn is_faster_than(self, per_s: u32) -> bool {
+        per_s > 0 && self.links * 1000 > self.over_ms * per_s as u64
+    }
+
+    /// The moment of the n-th link, from 0; links that came meanwhile begin anew.
+    fn moment(self, n: u64, random: u64) -> u64 {
+        let links = self.links.max(1);
+        let jitter = random % self.over_ms.max(1);
+        ((n % links) * self.over_ms + jitter) / links
+    }
+}
 
 impl System {
     /// Resolves when the node began to drain.
@@ -59,17 +90,24 @@ impl System {
         }
     }
 
-    /// No faster than other nodes can take them.
+    /// No faster than other nodes can take them, and never all at once.
     fn send_links_away(&self, longest: Duration) {
         let per_s = self.inner.config.node.drain_links_per_s;
-        let links = self.link_count() as u64;
-        let longest_ms = longest.as_millis() as u64;
-        let spread_ms = match per_s {
-            0 => longest_ms,
-            per_s => (links * 1000 / u64::from(per_s)).min(longest_ms),
-        };
+        let spread = Spread::of(self.link_count() as u64, per_s, longest.as_millis() as u64);
+        if spread.is_faster_than(per_s) {
+            let (links, ms) = (spread.links, spread.over_ms);
+            tracing::warn!(
+                links,
+                ms,
+                "node.drain_timeout_ms is too short for node.drain_links_per_s: links go faster"
+            );
+        }
+        let next = Cell::new(0);
         for shard in &self.inner.shards {
-            shard.each(|| LinkEvent::Goaway { after_ms: fastrand::u64(0..=spread_ms) });
+            shard.each(|| {
+                let after_ms = spread.moment(next.replace(next.get() + 1), fastrand::u64(..));
+                LinkEvent::Goaway { after_ms }
+            });
         }
     }
 
@@ -109,6 +147,43 @@ impl Inner {
         self.supervisor.stop().await;
         if let Some(joined) = self.joined.get() {
             joined.peers.stop().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Spread;
+
+    #[test]
+    fn a_rate_that_the_time_does_not_allow_is_told() {
+        let fits = Spread::of(500, 100, 5_000);
+        assert_eq!((fits.over_ms, fits.is_faster_than(100)), (5_000, false));
+        let hurries = Spread::of(501, 100, 5_000);
+        assert_eq!((hurries.over_ms, hurries.is_faster_than(100)), (5_000, true));
+        let free = Spread::of(501, 0, 5_000);
+        assert_eq!((free.over_ms, free.is_faster_than(0)), (5_000, false));
+        assert_eq!(Spread::of(0, 100, 5_000).moment(0, 7), 0);
+    }
+
+    proptest! {
+        /// In any second leave as many as the rate says, and one more at either end of it.
+        #[test]
+        fn the_rate_holds_in_every_second(
+            links in 1u64..3_000,
+            per_s in 1u32..2_000,
+            seed in any::<u64>(),
+        ) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let spread = Spread::of(links, per_s, u64::MAX);
+            let moments: Vec<u64> = (0..links).map(|n| spread.moment(n, random.u64(..))).collect();
+            prop_assert!(moments.is_sorted());
+            prop_assert!(moments.iter().all(|at| *at <= spread.over_ms));
+            let most = per_s as usize + 2;
+            let crowded = moments.windows(most + 1).find(|some| some[most] - some[0] < 1_000);
+            prop_assert_eq!(crowded, None);
         }
     }
 }

@@ -51,6 +51,7 @@ pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
         if inner.stopped.load(Ordering::Acquire) {
             return;
         }
+        inner.cluster.tick();
         let Some(joined) = inner.joined.get() else { continue };
         let links = inner.links.load(Ordering::Relaxed) as u64;
         let gateway = inner.config.node.roles.contains(&clarion_config::Role::Gateway);

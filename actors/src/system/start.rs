@@ -7,6 +7,7 @@ use std::time::Instant;
 use clarion_config::Config;
 use clarion_protocol::Code;
 use clarion_storage::Store;
+use clarion_storage::gathered::GatheredStore;
 use ractor::SpawnErr;
 use tokio::sync::watch;
 
@@ -61,6 +62,8 @@ impl System {
         #[cfg(feature = "fault-hooks")]
         crate::fault::arm_from_environment()
             .map_err(|why| Failure::new(Code::Internal).detail(why))?;
+        // What sessions ask one by one goes to the store in batches.
+        let store: Arc<dyn Store> = Arc::new(GatheredStore::new(store));
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let supervisor = SupervisorHandle::start().await.map_err(|e| not_started(&e))?;
         let per_mode = if config.actors.relays == 0 { cores } else { config.actors.relays };

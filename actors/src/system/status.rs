@@ -62,6 +62,23 @@ impl Inner {
         Readiness { push, terminals }
     }
 
+    /// What waits for other nodes. `null` if the node is alone.
+    fn describe_cluster(&self) -> serde_json::Value {
+        let (router, nodes) = (&self.router, &self.router.nodes);
+        if !router.myself.clustered {
+            return serde_json::Value::Null;
+        }
+        let (logs, messages) = router.forwarder.len();
+        serde_json::json!({
+            "group": &*router.myself.group,
+            "revision": router.topology().revision,
+            "hears_all": !nodes.ownership.is_deaf(),
+            "forwarding": { "logs": logs, "messages": messages },
+            "serving": self.cluster.serving(),
+            "asking": nodes.asking.len(),
+        })
+    }
+
     fn describe(&self) -> serde_json::Value {
         let health = self.store.health();
         let actors: HashMap<_, _> = Kind::ALL
@@ -78,9 +95,12 @@ impl Inner {
             })
             .collect();
         let readiness = self.readiness();
+        let peers: Vec<_> =
+            self.router.nodes.peers.all().iter().map(|peer| peer.port.status()).collect();
         serde_json::json!({
             "node": self.config.node.id,
             "version": env!("CARGO_PKG_VERSION"),
+            "wire": crate::cluster::wire_versions(),
             "fault_hooks": cfg!(feature = "fault-hooks"),
             "uptime_s": self.started.elapsed().as_secs(),
             "time_ms": self.store.time_ms(),
@@ -94,7 +114,8 @@ impl Inner {
             "links_by_shard": self.shards.iter().map(|shard| shard.len()).collect::<Vec<_>>(),
             "virtual_owners": self.router.owners.virtual_owner_count(),
             "actors": actors,
-            "peers": self.router.nodes.peers.all().iter().map(|peer| peer.port.status()).collect::<Vec<_>>(),
+            "cluster": self.describe_cluster(),
+            "peers": peers,
             "store": {
                 "epoch": health.epoch,
                 "writable": health.writable.is_ok(),

@@ -204,12 +204,18 @@ async fn bytes(bench: &mut Bench, store: &Arc<RedisStore>) {
         window_s: 300,
     });
     let nonces: Vec<ConsumeNonce> = nonces.collect();
-    let work = async {
-        for part in nonces.chunks(BATCH) {
-            store.consume_nonces(part.to_vec()).await.unwrap();
-        }
-    };
-    bench.bytes("a nonce", INBOXES, work).await;
+    for part in nonces.chunks(BATCH) {
+        store.consume_nonces(part.to_vec()).await.unwrap();
+    }
+    let mut used = 0;
+    for share in 0..16 {
+        let key = format!("clarion:{{demo/n/{share}}}:{}", now_ms / 60_000);
+        let usage = ["MEMORY", "USAGE", &key, "SAMPLES", "0"];
+        let usage = format!("{:?}", bench.redis.server.command(&usage).await.unwrap());
+        let digits = usage.trim_matches(|c: char| !c.is_ascii_digit());
+        used += digits.parse::<usize>().unwrap_or(0);
+    }
+    println!("{:<58} {:>7} B each", "a nonce, 1250 to a set", used / INBOXES);
     let members = names("member", INBOXES);
     open_all(store, &members, &[]).await;
     let topics = [TopicName::new("news").unwrap()];
@@ -261,16 +267,17 @@ async fn rates(bench: &mut Bench, store: &Arc<RedisStore>) {
 
     bench.redis.server.command(&["CONFIG", "RESETSTAT"]).await.unwrap();
     let begun = Instant::now();
-    let saves = opened.into_iter().zip(&filled).zip(&heads).map(|((opened, name), page)| CursorSave {
-        terminal: name.clone(),
-        log: LogKey::terminal(&product(), name),
-        generation: opened.unwrap().generation,
-        epoch: store.epoch(),
-        cursor: page.entries[0].offset,
-        attempts: 0,
-        settled: Vec::new(),
-        heartbeat_ms: None,
-    });
+    let saves =
+        opened.into_iter().zip(&filled).zip(&heads).map(|((opened, name), page)| CursorSave {
+            terminal: name.clone(),
+            log: LogKey::terminal(&product(), name),
+            generation: opened.unwrap().generation,
+            epoch: store.epoch(),
+            cursor: page.entries[0].offset,
+            attempts: 0,
+            settled: Vec::new(),
+            heartbeat_ms: None,
+        });
     assert!(store.save_cursors(saves.collect()).await.iter().all(Result::is_ok));
     bench.tell("save a cursor that passes 1 of 276", CROWDED, begun).await;
 }

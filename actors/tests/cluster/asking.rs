@@ -112,8 +112,10 @@ async fn ttl_0_reaches_who_is_online_on_any_node_once() {
     let world = World::of(&ABC).await;
     let terminal = terminal_of("b", &ABC);
     let (mut link, _) = world.node("c").open(terminal).await;
-    link.settle().await;
     for audience in [to_terminal(terminal), Audience::All] {
+        // Whoever is online is known once something durable came.
+        world.node("a").accepted(audience.clone(), "before").await;
+        assert_eq!(texts(&link.messages_acked(1).await), ["before"]);
         let push = clarion_actors::Push { ttl_s: 0, ..push(audience, "now") };
         world.node("a").system.push(&world.node("a").product, push).await.unwrap();
         assert_eq!(texts(&link.messages(1).await), ["now"]);

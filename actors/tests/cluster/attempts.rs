@@ -19,9 +19,10 @@ async fn an_attempt_that_wakes_after_the_retry_changes_nothing_however_much_lies
     // b took the append and stands still before the store does it.
     world.node("b").store.hold_appends(true);
     let (system, product) = (world.node("a").system.clone(), Arc::clone(&world.node("a").product));
-    let pushed = tokio::spawn(async move {
-        system.push(&product, push(to_topic(news), "once")).await.unwrap()
-    });
+    let pushed =
+        tokio::spawn(
+            async move { system.push(&product, push(to_topic(news), "once")).await.unwrap() },
+        );
     let mut waiting = world.node("b").store.waiting.subscribe();
     waiting.wait_for(|waiting| *waiting > 0).await.unwrap();
     let accepted = pushed.await.unwrap();
@@ -53,10 +54,14 @@ async fn an_attempt_that_was_made_is_found_behind_1000_others_i2() {
     // b does what a asks, and a never hears of it.
     world.link_of("a", "b").way(1).flow.send_replace(Flow::Loses);
     let (system, product) = (world.node("a").system.clone(), Arc::clone(&world.node("a").product));
-    let pushed = tokio::spawn(async move {
-        system.push(&product, push(to_topic(news), "once")).await.unwrap()
-    });
-    world.node("a").until("it is in", async || world.node("a").stored(to_topic(news)).await == 1).await;
+    let pushed =
+        tokio::spawn(
+            async move { system.push(&product, push(to_topic(news), "once")).await.unwrap() },
+        );
+    world
+        .node("a")
+        .until("it is in", async || world.node("a").stored(to_topic(news)).await == 1)
+        .await;
     let node = world.node("c");
     let many = numbered("between", 1100);
     let pushes =
@@ -106,7 +111,8 @@ async fn without_anybody_to_append_a_push_is_refused_as_retryable() {
     world.cut("a", "b");
     world.sees("a", &["b"]);
     let failure = world.node("a").push(to_terminal("t1"), "text").await.unwrap_err();
-    assert!(failure.code.retryable(), "{failure:?}");
+    assert_eq!(failure.code, clarion_protocol::Code::OwnerUnreachable);
+    assert!(failure.code.retryable());
     assert_eq!(world.node("a").stored(to_terminal("t1")).await, 0);
     // Nothing is left of it.
     world.sees("a", &["a", "b"]);

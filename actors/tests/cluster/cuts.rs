@@ -194,3 +194,29 @@ async fn interest_that_a_full_lane_refused_is_told_again_i12() {
         assert_eq!(texts(&link.messages_acked(1).await), [name]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_grows_while_a_peer_hangs_and_nothing_stale_happens_when_it_wakes() {
+    let world = World::of(&ABC).await;
+    let terminals: Vec<_> = (0..200).map(|n| format!("{}-{n}", terminal_of("b", &ABC))).collect();
+    world.link_of("a", "b").flow(Flow::Stalls);
+    let node = world.node("a");
+    let pushes = terminals.iter().map(|terminal| node.accepted(to_terminal(terminal), "text"));
+    futures_util::future::join_all(pushes).await;
+    let left = async |name: &str| {
+        let status = world.node(name).system.status().await;
+        let of = |path: &str| status.pointer(path).unwrap().as_u64().unwrap();
+        of("/cluster/forwarding/logs")
+            + of("/cluster/forwarding/messages")
+            + of("/cluster/serving")
+            + of("/cluster/asking")
+    };
+    node.until("everything is resolved", async || left("a").await == 0).await;
+    world.link_of("a", "b").flow(Flow::Runs);
+    // Whatever lay on the link has been handled once this went the same way.
+    world.node("a").accepted(Audience::All, "after").await;
+    world.node("b").until("b is idle", async || left("b").await == 0).await;
+    for terminal in &terminals {
+        assert_eq!(node.stored(to_terminal(terminal)).await, 1, "{terminal}");
+    }
+}

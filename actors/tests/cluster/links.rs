@@ -88,7 +88,9 @@ impl Link {
     }
 
     pub fn flow(&self, flow: Flow) {
-        self.ends.iter().for_each(|(_, port)| drop(port.flow.send_replace(flow)));
+        for (_, port) in &self.ends {
+            port.flow.send_replace(flow);
+        }
     }
 
     /// Both ends notice that it is over.

@@ -10,7 +10,6 @@ mod links;
 mod moves;
 mod store;
 #[path = "../one_node/support.rs"]
-#[allow(dead_code)]
 mod support;
 mod together;
 mod world;

@@ -72,7 +72,7 @@ async fn nodes_that_disagree_who_owns_a_log_do_no_harm() {
         let text = format!("{pusher} agrees");
         world.node(pusher).accepted(to_topic(news), &text).await;
         for link in &mut links {
-            assert_eq!(read_all(link, 1).await, [text.clone()]);
+            assert_eq!(read_all(link, 1).await, std::slice::from_ref(&text));
         }
     }
 }
@@ -149,10 +149,7 @@ async fn products_of_a_group_are_served_by_its_nodes_alone() {
     world.add("g", "gold", &|_| {}).await;
     world.link("a", "g");
     world.all_see(&["a", "g"]);
-    let gold = clarion_storage::ProductRecord {
-        isolation_group: "gold".into(),
-        ..record("metal")
-    };
+    let gold = clarion_storage::ProductRecord { isolation_group: "gold".into(), ..record("metal") };
     world.node("a").system.create_product(gold).await.unwrap();
     let product = world.node("a").system.product(&product_id("metal")).await.unwrap().unwrap();
     let claims = Claims { product: "metal", ..Claims::default() };

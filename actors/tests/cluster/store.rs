@@ -51,14 +51,19 @@ impl Store for NodeStore {
     async fn append(&self, appends: Vec<Append>) -> Vec<StoreResult<Appended>> {
         self.alive().await;
         let mut held = self.held.subscribe();
-        if *held.borrow() {
-            self.waiting.send_modify(|waiting| *waiting += 1);
-            let _ = held.wait_for(|held| !held).await;
-            self.waiting.send_modify(|waiting| *waiting -= 1);
+        if !*held.borrow() {
+            return self.shared.append(appends).await;
         }
-        let answers = self.shared.append(appends).await;
-        self.alive().await;
-        answers
+        // Whoever stops waiting for it does not stop it.
+        let (shared, waiting) = (Arc::clone(&self.shared), self.waiting.clone());
+        waiting.send_modify(|waiting| *waiting += 1);
+        let append = tokio::spawn(async move {
+            let _ = held.wait_for(|held| !held).await;
+            let answers = shared.append(appends).await;
+            waiting.send_modify(|waiting| *waiting -= 1);
+            answers
+        });
+        append.await.unwrap()
     }
     async fn read(&self, reads: Vec<Read>) -> Vec<StoreResult<Page>> {
         self.alive().await;

@@ -24,10 +24,15 @@ async fn a_push_reaches_its_audience_wherever_it_is_pushed_owned_and_read() {
             ] {
                 let text = format!("{log} of {owner} at {reader}");
                 world.node(pusher).accepted(audience, &text).await;
-                let got = link.deliver().await;
-                assert_eq!(texts(&got), [text]);
-                assert_eq!(got[0].log, alias(&opened, &log));
-                link.ack(got[0].log, got[0].offset).await;
+                let got = loop {
+                    let got = link.deliver().await.pop().unwrap();
+                    link.ack(got.log, got.offset).await;
+                    // What the former session on another node acknowledged last may come again.
+                    if got.text == text {
+                        break got;
+                    }
+                };
+                assert_eq!(got.log, alias(&opened, &log));
             }
             link.cut().await;
         }

@@ -193,13 +193,6 @@ fn find(
     Box::leak(name.unwrap().into_boxed_str())
 }
 
-/// Who serves the terminal's inbox, in order.
-pub fn order_of(terminal: &str, names: &[&str]) -> Vec<String> {
-    let table = SlotTable::new(names.iter().map(|name| Arc::from(*name)));
-    let log = LogKey::terminal(&product_id("demo"), &terminal_id(terminal));
-    table.order(placement::slot_of(&log)).into_iter().map(ToString::to_string).collect()
-}
-
 pub fn to_terminal(name: &str) -> Audience {
     support::to_terminals(&[name])
 }

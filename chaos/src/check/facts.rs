@@ -85,14 +85,14 @@ pub struct Facts<'a> {
     /// Who may have begun to read a topic.
     joining: HashSet<(&'a Name, &'a LogName)>,
     given: HashMap<&'a Name, HashSet<&'a Name>>,
-    /// When Redis servers were broken, milliseconds.
-    redis_faults: Vec<u64>,
+    /// When something of a cluster was broken, milliseconds.
+    faults: Vec<u64>,
 }
 
-/// How long before a fault of Redis a push may have been accepted whose counts are lost with it:
-/// they are written behind, and no replica is waited for.
+/// How long before a fault in a cluster a push may have been accepted of whose counts some are lost
+/// with it: they are written behind, after the cursors, and in part without waiting for replicas.
 const COUNTS_LOST_BEFORE_MS: u64 = 10_000;
-/// The same after it, until the fail-over is over.
+/// The same after it, until a fail-over is over.
 const COUNTS_LOST_AFTER_MS: u64 = 10_000;
 
 /// What is still to come: accepted, or seen by somebody, and not yet with all it is for.
@@ -101,7 +101,7 @@ pub fn missing(records: &[Record]) -> Vec<Owed> {
     Facts::of(records).missing()
 }
 
-/// The pushes whose counts may have been lost with a Redis server.
+/// The pushes of whose counts some may have been lost with a node or a Redis server.
 #[must_use]
 pub fn counts_may_be_lost(records: &[Record]) -> HashSet<Name> {
     let facts = Facts::of(records);
@@ -156,7 +156,7 @@ impl<'a> Facts<'a> {
                 }
                 self.accepted(index, key, *id, targets);
             }
-            Event::Fault { what, .. } if what.contains("Redis") => self.redis_faults.push(t),
+            Event::Fault { .. } => self.faults.push(t),
             Event::Refused { key, .. } => self.learn(key, Stored::No),
             Event::Unknown { key, .. } => self.learn(key, Stored::Unknown),
             Event::Counted { key, counts } => {
@@ -201,13 +201,13 @@ impl<'a> Facts<'a> {
         split(who).0
     }
 
-    /// Whether the counts of a push may have been lost with a Redis server.
+    /// Whether some of the counts of a push may have been lost with a node or a Redis server.
     pub fn may_lack_counts(&self, push: &Push<'_>) -> bool {
         push.accepted_at.iter().any(|at| {
             let lost = |fault: &u64| {
                 at + COUNTS_LOST_BEFORE_MS > *fault && *at < fault + COUNTS_LOST_AFTER_MS
             };
-            self.redis_faults.iter().any(lost)
+            self.faults.iter().any(lost)
         })
     }
 

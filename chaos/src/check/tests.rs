@@ -262,16 +262,23 @@ fn counts_that_do_not_add_up_or_are_not_what_happened_are_told_i13() {
 }
 
 #[test]
-fn counts_of_pushes_around_a_fault_of_redis_may_be_lost_others_not() {
+fn of_counts_around_a_fault_in_a_cluster_some_may_be_lost_none_invented() {
     let counted = line(r#""counted","key":"k5""#);
-    let fault = |t: u64, what: &str| {
-        let fault = format!(r#"{{"t":{t},"e":"fault","n":2,"what":"{what}"}}"#);
-        let text = GOOD.replace(counted, &fault);
+    let found = |t: u64, counted_now: &str| {
+        let fault = format!(r#"{{"t":{t},"e":"fault","n":2,"what":"kill -9 of node-1"}}"#);
+        let text = GOOD.replace(counted, &format!("{counted_now}\n{fault}"));
         check(&records(&text)).into_iter().map(|v| v.rule).collect::<Vec<_>>()
     };
-    assert_eq!(fault(30, "kill -9 of the Redis master"), []);
-    assert_eq!(fault(30, "kill -9 of node-1"), [Rule::Counts]);
-    assert_eq!(fault(60_000, "kill -9 of the Redis master"), [Rule::Counts]);
+    let fewer = counted.replace(r#""acknowledged":2"#, r#""acknowledged":1"#);
+    let fewer = fewer.replace(r#""pending":0"#, r#""pending":1"#);
+    assert_eq!(found(30, ""), []);
+    assert_eq!(found(30, &fewer), []);
+    assert_eq!(found(60_000, &fewer), [Rule::Counts]);
+    let more = fewer.replace(r#""acknowledged":1"#, r#""acknowledged":3"#);
+    let more = more.replace(r#""audience":2"#, r#""audience":4"#);
+    assert_eq!(found(30, &more), [Rule::Counts], "more than there were");
+    let gone = fewer.replace(r#""pending":1"#, r#""pending":0"#);
+    assert_eq!(found(30, &gone), [Rule::Counts], "the sum is wrong");
 }
 
 #[test]

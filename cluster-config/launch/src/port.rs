@@ -6,6 +6,7 @@
 //! too. That leaves 10000 to 22767.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 
@@ -51,7 +52,12 @@ pub fn free_at(ip: IpAddr) -> Result<SocketAddr, LaunchError> {
 
 fn is_free(ip: IpAddr, port: u16) -> bool {
     let at = SocketAddr::new(ip, port);
-    TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
+    let free = |bound: std::io::Result<()>| match bound {
+        Ok(()) => true,
+        // An address of another network namespace: nobody else is there.
+        Err(error) => error.kind() == ErrorKind::AddrNotAvailable,
+    };
+    free(TcpListener::bind(at).map(drop)) && free(UdpSocket::bind(at).map(drop))
 }
 
 /// A number below `count` that differs between processes and from call to call.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use clarion_config::{Config, Environment, Mode};
+use clarion_config::{Config, Environment, Mode, Role, StoreKind};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
@@ -73,22 +73,60 @@ fn summary(file: &Path, config: &Config, print: bool) -> String {
         return config.to_toml();
     }
     let tls = |cert: &Option<PathBuf>| if cert.is_some() { "TLS" } else { "plain" };
-    format!(
-        "{} is fine\n  node       {}\n  API        {} ({})\n  terminals  {} ({})\n  store      {} in \
-         {}\n",
+    let (http, terminals, cluster) = (&config.http, &config.terminals, &config.cluster);
+    let mut text = format!(
+        "{} is fine\n  node       {}\n  API        {} ({})\n",
         file.display(),
         config.node.id,
-        config.http.listen,
-        tls(&config.http.tls_cert_file),
-        config.terminals.listen,
-        tls(&config.terminals.tls_cert_file),
-        config.store.kind.as_str(),
-        config.store.path.display(),
-    )
+        http.listen,
+        tls(&http.tls_cert_file),
+    );
+    if config.node.roles.contains(&Role::Gateway) {
+        let kind = tls(&terminals.tls_cert_file);
+        text.push_str(&format!("  terminals  {} ({kind})\n", terminals.listen));
+    }
+    if let Some(listen) = cluster.listen {
+        let roles: Vec<&str> = config.node.roles.iter().map(|role| role.as_str()).collect();
+        text.push_str(&format!(
+            "  cluster    {} at {listen} ({}), as {} of the group {}\n",
+            cluster.name,
+            tls(&cluster.tls_cert_file),
+            roles.join(", "),
+            config.node.isolation_group,
+        ));
+    }
+    let place = crate::run::store::place(config);
+    text.push_str(&match config.store.kind {
+        StoreKind::Embedded => format!("  store      embedded in {place}\n"),
+        StoreKind::Redis => format!("  store      {place}\n"),
+    });
+    text
 }
 
 pub(crate) fn reference(command: &ConfigCommand, output: Output) -> Result<(), Failure> {
     let ConfigCommand::Reference = command;
     let text = clarion_config::reference();
     output.result(&json!({"markdown": text}), || text.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_tells_what_a_node_would_be() {
+        let environment = Environment::from_pairs([
+            ("CLARION_ADMIN_TOKEN", "0123456789abcdef"),
+            ("CLARION_COOKIE", "0123456789abcdef"),
+        ]);
+        let summary = |text: &str| {
+            let file = Path::new("node.toml");
+            summary(file, &Config::parse(file, text, &environment, Mode::Start).unwrap(), false)
+        };
+        insta::assert_snapshot!(summary(""));
+        insta::assert_snapshot!(summary(
+            "[node]\nroles = [\"push\", \"broker\"]\n[cluster]\nlisten = \"10.0.0.1:7946\"\n\
+             [store]\nkind = \"redis\"\nredis_mode = \"sentinel\"\nredis_nodes = [\"a:1\", \"b:1\"]\n"
+        ));
+    }
 }

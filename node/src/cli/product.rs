@@ -27,7 +27,9 @@ Examples:
   clarion product set shop --isolation-group default
 
 Nodes say which group they are of with node.isolation_group; `clarion cluster status` lists them.
-While no node of the group is there, pushes are refused as retryable.";
+While no node of the group is there, pushes are refused as retryable. Terminals whose links stand stay
+where they are until these end, and messages reach them there late (actors.head_check_ms): drain the
+former nodes one after the other to have them all moved.";
 
 /// `clarion product`.
 #[derive(Debug, Args)]
@@ -55,7 +57,7 @@ enum Action {
     Set {
         /// The product
         product: ProductId,
-        /// The group of nodes that serves it from now on; its terminals connect anew
+        /// The group of nodes that serves it from now on
         #[arg(long, value_name = "GROUP")]
         isolation_group: IsolationGroup,
     },

@@ -65,7 +65,9 @@ pub async fn serve(
     let mut pace = Pace::new(door.config.terminals.accepts_per_s_max);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        pace.wait().await;
+        if pace.wait().await {
+            metrics::counter!("clarion_accept_pauses_total").increment(1);
+        }
         let accepted = tokio::select! {
             () = &mut shutdown => return Ok(()),
             accepted = listener.accept() => accepted,

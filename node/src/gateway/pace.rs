@@ -20,15 +20,17 @@ impl Pace {
         Self { interval, burst: Duration::from_millis(100).max(interval), next: Instant::now() }
     }
 
-    /// Waits for the next place.
-    pub(super) async fn wait(&mut self) {
+    /// Waits for the next place; whether it had to.
+    pub(super) async fn wait(&mut self) -> bool {
         let now = Instant::now();
         self.next = self.next.max(now) + self.interval;
         if let Some(ahead) = self.next.checked_sub(self.burst)
             && ahead > now
         {
             tokio::time::sleep_until(ahead).await;
+            return true;
         }
+        false
     }
 }
 
@@ -40,9 +42,11 @@ mod tests {
     async fn no_second_sees_more_than_its_rate_and_the_burst() {
         let start = Instant::now();
         let mut pace = Pace::new(1000);
+        let mut waited = 0;
         for _ in 0..1100 {
-            pace.wait().await;
+            waited += usize::from(pace.wait().await);
         }
+        assert_eq!(waited, 1000, "a tenth of a second's worth went at once");
         let took = start.elapsed();
         assert!(
             took >= Duration::from_millis(999) && took < Duration::from_millis(1100),

@@ -17,6 +17,8 @@ use crate::{StoreError, StoreResult};
 /// It holds what its callers wait for and nothing else, so they bound it.
 pub(super) struct Collector<K, Q, A> {
     state: Mutex<State<K, Q, A>>,
+    /// The label of its metrics.
+    sort: &'static str,
     running_max: usize,
     batch_max: usize,
 }
@@ -40,9 +42,9 @@ where
     Q: Send + 'static,
     A: Clone + Send + 'static,
 {
-    pub(super) fn new(running_max: usize, batch_max: usize) -> Arc<Self> {
+    pub(super) fn new(sort: &'static str, running_max: usize, batch_max: usize) -> Arc<Self> {
         let state = State { waiting: VecDeque::new(), left: 0, places: HashMap::new(), running: 0 };
-        Arc::new(Self { state: Mutex::new(state), running_max, batch_max })
+        Arc::new(Self { state: Mutex::new(state), sort, running_max, batch_max })
     }
 
     /// Asks; `key` says which questions are the same (`None`: no other is). `answer` answers a
@@ -105,6 +107,16 @@ where
         batch
     }
 
+    /// How many asked, how much of it was different, in how many batches.
+    fn count(&self, questions: usize, callers: usize) {
+        let sort = self.sort;
+        metrics::counter!("clarion_store_gathered_requests_total", "sort" => sort)
+            .increment(callers as u64);
+        metrics::counter!("clarion_store_gathered_questions_total", "sort" => sort)
+            .increment(questions as u64);
+        metrics::counter!("clarion_store_gathered_batches_total", "sort" => sort).increment(1);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<K, Q, A>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,6 +153,7 @@ where
             }
             let (questions, callers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|asked| (asked.question, asked.callers)).unzip();
+            self.of.count(questions.len(), callers.iter().map(Vec::len).sum());
             let mut answers = answer(questions).await.into_iter();
             for callers in callers {
                 let missing = || Err(StoreError::Unknown("no answer".into()));

@@ -39,8 +39,8 @@ impl GatheredStore {
     pub fn new(inner: Arc<dyn Store>) -> Self {
         Self {
             inner,
-            reads: Collector::new(RUNNING_MAX, BATCH_MAX),
-            opens: Collector::new(RUNNING_MAX, BATCH_MAX),
+            reads: Collector::new("read", RUNNING_MAX, BATCH_MAX),
+            opens: Collector::new("open", RUNNING_MAX, BATCH_MAX),
         }
     }
 }

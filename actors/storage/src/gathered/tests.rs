@@ -50,7 +50,7 @@ async fn begin(future: &mut (impl Future + Unpin)) {
 
 #[tokio::test]
 async fn what_waits_leaves_together_and_the_same_is_asked_once() {
-    let (slow, collector) = (Slow::new(), Collector::new(1, 100));
+    let (slow, collector) = (Slow::new(), Collector::new("test", 1, 100));
     let mut first = pin!(ask(Arc::clone(&collector), Arc::clone(&slow), 7));
     begin(&mut first).await;
     assert_eq!(slow.batches.load(Ordering::SeqCst), 1, "an idle one leaves at once");
@@ -70,7 +70,7 @@ async fn what_waits_leaves_together_and_the_same_is_asked_once() {
 
 #[tokio::test]
 async fn batches_are_bounded_and_those_who_gave_up_are_left_out() {
-    let (slow, collector) = (Slow::new(), Collector::new(1, 10));
+    let (slow, collector) = (Slow::new(), Collector::new("test", 1, 10));
     let mut first = pin!(ask(Arc::clone(&collector), Arc::clone(&slow), 1000));
     begin(&mut first).await;
     let mut others: Vec<_> = (0..25)

@@ -22,6 +22,9 @@ const NONCE_SETS: usize = 64;
 
 const NONCE_MINUTE_S: u64 = 60;
 
+/// Product, share, minute, window.
+type NonceSet<'a> = (&'a ProductId, u64, u64, u64);
+
 impl RedisStore {
     pub(super) async fn claim_batch(&self, claims: Vec<Claim>) -> Vec<StoreResult<ClaimOutcome>> {
         join_all(claims.iter().map(|claim| self.claim_one(claim))).await
@@ -110,7 +113,7 @@ impl RedisStore {
         &self,
         nonces: Vec<ConsumeNonce>,
     ) -> StoreResult<Vec<NonceUse>> {
-        let mut sets: HashMap<(&ProductId, u64, u64, u64), Vec<(usize, u64)>> = HashMap::new();
+        let mut sets: HashMap<NonceSet<'_>, Vec<(usize, u64)>> = HashMap::new();
         for (index, nonce) in nonces.iter().enumerate() {
             let hash = self.nonce_hash(nonce);
             let minute = nonce.timestamp_s / NONCE_MINUTE_S;
@@ -165,7 +168,7 @@ impl RedisStore {
 }
 
 fn message_id(bytes: &[u8]) -> StoreResult<MessageId> {
-    let bytes = bytes.try_into().map_err(|_| codec::damaged("claims", "", "its id is too short"))?;
+    let bytes =
+        bytes.try_into().map_err(|_| codec::damaged("claims", "", "its id is too short"))?;
     Ok(MessageId(u128::from_be_bytes(bytes)))
 }
-

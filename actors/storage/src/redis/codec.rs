@@ -225,3 +225,61 @@ pub(super) fn decode_counts(packed: &[u8], before: Option<u64>, now_ms: u64) -> 
     }
     Some(Placed { offset, expires_at_ms, counts })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An entry as `append.lua` puts it together.
+    fn stored(message: MessageId, expires_at_ms: u64, body: &Body, is_aside: bool) -> [Vec<u8>; 2] {
+        let rest = encode_rest(message, expires_at_ms, body);
+        let mut value = 77_u64.to_le_bytes()[..7].to_vec();
+        let since = expires_at_ms.clamp(ORIGIN_MS, EXPIRY_MS_MAX) - ORIGIN_MS;
+        value.extend_from_slice(&since.to_le_bytes()[..5]);
+        let size = 2 * body.len() as u32 + u32::from(is_aside);
+        value.extend_from_slice(&size.to_le_bytes()[..3]);
+        value.extend_from_slice(&message.0.to_be_bytes());
+        if is_aside {
+            return [value, rest];
+        }
+        value.extend_from_slice(&rest);
+        [value, Vec::new()]
+    }
+
+    proptest! {
+        #[test]
+        fn entries_come_back_and_no_flipped_bit_of_what_matters_goes_unnoticed(
+            data in proptest::collection::vec(any::<u8>(), 0..300),
+            message: u128,
+            expires_at_ms: u64,
+            is_aside: bool,
+            flip: prop::sample::Index,
+        ) {
+            let (message, body) = (MessageId(message), Body::Json(Bytes::from(data)));
+            let [value, aside] = stored(message, expires_at_ms, &body, is_aside);
+            let entry = decode_entry("tag", Offset(99), &value, &aside).unwrap();
+            prop_assert_eq!(&entry.body, &body);
+            prop_assert_eq!((entry.message, entry.predecessor), (message, Offset(77)));
+            prop_assert_eq!(entry.expires_at_ms, expires_at_ms.clamp(ORIGIN_MS, EXPIRY_MS_MAX));
+            // Predecessor and size are the scripts' own, everything else is under the checksum.
+            let mut damaged = [value, aside];
+            let part = usize::from(is_aside && flip.index(2) == 1);
+            let len = damaged[part].len();
+            let at = flip.index(len * 8);
+            prop_assume!(part == 1 || (56..96).contains(&at) || at >= 120);
+            damaged[part][at / 8] ^= 1 << (at % 8);
+            prop_assert!(decode_entry("tag", Offset(99), &damaged[0], &damaged[1]).is_err());
+        }
+
+        #[test]
+        fn hostile_bytes_do_no_harm(hostile in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = decode_entry("tag", Offset(1), &hostile, &hostile);
+            let _ = decode_record("tag", &hostile);
+            let _ = decode_place(&hostile, true, 5);
+            let _ = decode_counts(&hostile, None, 5);
+        }
+    }
+}

@@ -32,6 +32,8 @@ const HEARTBEAT_MS_MAX: u64 = (1 << 24) - 1;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     edges: BTreeMap<Offset, [i64; 2]>,
+    /// They are readers no more: nothing was acknowledged.
+    left: bool,
     exceptions: BTreeMap<Offset, [i64; 5]>,
 }
 
@@ -44,6 +46,13 @@ impl Passed {
             self.edges.entry(from).or_default()[how] += 1;
             self.edges.entry(to).or_default()[how] -= 1;
         }
+    }
+
+    /// A reader left with everything behind `after` before it.
+    pub(super) fn by_leaving(after: Offset, up_to: Offset) -> Self {
+        let mut passed = Self { left: true, ..Self::default() };
+        passed.add(after, up_to, BY_ACK);
+        passed
     }
 
     /// A reader came past what is behind `after` up to `up_to`.
@@ -84,7 +93,7 @@ impl Passed {
 }
 
 /// A reader of a user's inbox and its position before and after.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     terminal: &'a TerminalId,
     before: Offset,
     after: Offset,
@@ -98,10 +107,7 @@ pub(super) struct Moved {
 }
 
 impl RedisStore {
-    pub(super) async fn save_batch(
-        &self,
-        saves: Vec<CursorSave>,
-    ) -> Vec<StoreResult<SaveOutcome>> {
+    pub(super) async fn save_batch(&self, saves: Vec<CursorSave>) -> Vec<StoreResult<SaveOutcome>> {
         let heads = self.heads_of(&saves).await;
         let mut terminals: HashMap<(&ProductId, &TerminalId), Vec<usize>> = HashMap::new();
         for (index, save) in saves.iter().enumerate() {
@@ -228,7 +234,7 @@ impl RedisStore {
     }
 
     /// Counts in one log. An error that says that nothing happened is one of the first script.
-    async fn count(
+    pub(super) async fn count(
         &self,
         log: &LogKey,
         passed: &Passed,
@@ -246,7 +252,7 @@ impl RedisStore {
                     .number(reader.after.0),
                 None => args.bytes("").bytes("").bytes(""),
             };
-            args = args.number(from.0).number(up_to.0).number(ROWS_MAX);
+            args = args.number(from.0).number(up_to.0).number(ROWS_MAX).flag(passed.left);
             args = args.number(passed.edges.len() as u64);
             for (offset, [acks, gaps]) in &passed.edges {
                 args = args.number(offset.0).number(*acks).number(*gaps);
@@ -324,4 +330,3 @@ fn save_args(args: Args, save: &CursorSave, is_epoch: bool, head: Option<u64>) -
     }
     args
 }
-

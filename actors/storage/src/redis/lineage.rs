@@ -17,6 +17,10 @@ use crate::{StoreError, StoreResult};
 /// What is in front of the epoch: the version of everything stored.
 const FORMAT: &str = "clarion 1 ";
 
+/// Time-outs that shards are given to become ready at the start.
+const PATIENCE: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+
 fn key(keys: &Keys, anchor: &str) -> Vec<u8> {
     keys.with(anchor, ":lineage")
 }
@@ -42,10 +46,24 @@ fn parse(value: &Value, prefix: &str) -> Result<Epoch, String> {
     epoch.filter(|epoch| epoch.0 != 0).ok_or_else(|| format!("the lineage record is {text:?}"))
 }
 
-/// The lineage that all shards agree on.
-pub(super) async fn read(shards: &Shards, keys: &Keys, prefix: &str) -> StoreResult<Epoch> {
+/// The lineage that all shards agree on. Waits a while for a majority that names the masters.
+pub(super) async fn read(
+    shards: &Shards,
+    keys: &Keys,
+    settings: &RedisSettings,
+) -> StoreResult<Epoch> {
+    let prefix = &settings.prefix;
+    let until = Instant::now() + settings.timeout * PATIENCE;
+    let values = loop {
+        match values(shards, keys).await {
+            Err(StoreError::Unavailable(_)) if Instant::now() < until => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            settled => break settled?,
+        }
+    };
     let mut found: Option<Epoch> = None;
-    for value in values(shards, keys).await? {
+    for value in values {
         let epoch = parse(&value, prefix).map_err(StoreError::Fatal)?;
         if *found.get_or_insert(epoch) != epoch {
             return Err(StoreError::Fatal(different(epoch)));
@@ -104,7 +122,7 @@ async fn writable(shards: &Shards, patience: Duration) -> StoreResult<()> {
     loop {
         match shards.health().writable {
             Err(StoreError::Unavailable(_)) if Instant::now() < until => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             settled => return settled,
         }
@@ -114,13 +132,13 @@ async fn writable(shards: &Shards, patience: Duration) -> StoreResult<()> {
 async fn write(settings: &RedisSettings, is_new: bool) -> StoreResult<Epoch> {
     let shards = Shards::connect(settings).await?;
     let keys = Keys::new(&settings.prefix);
+    writable(&shards, settings.timeout * PATIENCE).await?;
     if is_new && values(&shards, &keys).await?.iter().any(|value| *value != Value::Nil) {
         return Err(StoreError::Fatal(format!(
             "prefix {:?} has a lineage already: this is the store of a cluster",
             settings.prefix
         )));
     }
-    writable(&shards, settings.timeout * 5).await?;
     let epoch = Epoch(rand::random_range(1..(1 << 53)));
     // One after the other: of two that do this at once, one stops at the first.
     for anchor in shards.anchors() {

@@ -83,7 +83,7 @@ impl RedisStore {
     pub async fn open(settings: RedisSettings) -> StoreResult<Self> {
         let shards = Shards::connect(&settings).await?;
         let keys = Keys::new(&settings.prefix);
-        let epoch = lineage::read(&shards, &keys, &settings.prefix).await?;
+        let epoch = lineage::read(&shards, &keys, &settings).await?;
         lineage::guard(&shards, &keys, &settings.prefix, epoch);
         let terminal_retention_ms = settings.terminal_retention_days.saturating_mul(DAY_MS);
         Ok(Self {

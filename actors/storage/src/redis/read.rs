@@ -1,13 +1,13 @@
 //! Reading logs, never what could still be lost (I1).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use clarion_core::Page;
 use clarion_protocol::Offset;
 use futures_util::future::join_all;
 
-use super::link::ShardId;
+use super::link::Term;
 use super::reply::Parts;
 use super::schema::log_tag;
 use super::{RedisStore, codec, scripts};
@@ -25,19 +25,39 @@ struct Found {
 
 impl RedisStore {
     pub(super) async fn read_batch(&self, reads: Vec<Read>) -> Vec<StoreResult<Page>> {
+        let (mut answers, unconfirmed) = self.read_round(&reads).await;
+        // The first confirmation over a new connection speaks of nothing that was read before it.
+        let again: Vec<Read> = unconfirmed.iter().map(|index| reads[*index].clone()).collect();
+        if !again.is_empty() {
+            let (second, _) = self.read_round(&again).await;
+            for (index, answer) in unconfirmed.into_iter().zip(second) {
+                answers[index] = answer;
+            }
+        }
+        answers
+    }
+
+    /// Pages, and which of them could not be confirmed as a whole.
+    async fn read_round(&self, reads: &[Read]) -> (Vec<StoreResult<Page>>, Vec<usize>) {
         let tags: Vec<String> = reads.iter().map(|read| log_tag(&read.log)).collect();
+        // Before anything is read: what is confirmed is what the same master held.
+        let terms: Vec<Term> = tags.iter().map(|tag| self.shards.term(tag)).collect();
         let pages = reads.iter().zip(&tags).map(|(read, tag)| self.read_one(read, tag));
         let pages: Vec<StoreResult<Found>> = join_all(pages).await;
-        let confirmed = self.confirm_young(&pages, &tags).await;
-        let confirmed_of = |tag: &String| confirmed.get(&self.shards.shard_of(tag));
-        let judged = pages.into_iter().zip(reads.iter().zip(&tags)).map(|(found, (read, tag))| {
+        let confirmed = self.confirm_young(&pages, &terms).await;
+        let mut unconfirmed = Vec::new();
+        let judged = pages.into_iter().zip(reads.iter().zip(&terms)).enumerate();
+        let judged = judged.map(|(index, (found, (read, term)))| {
             let found = found?;
-            match confirmed_of(tag) {
-                Some(Err(error)) if is_young(&found) => cut(found, read.after, error),
+            match confirmed.get(term) {
+                Some(Err(error)) if is_young(&found) => {
+                    unconfirmed.push(index);
+                    cut(found, read.after, error)
+                }
                 _ => Ok(found.page),
             }
         });
-        judged.collect()
+        (judged.collect(), unconfirmed)
     }
 
     async fn read_one(&self, read: &Read, tag: &str) -> StoreResult<Found> {
@@ -66,20 +86,15 @@ impl RedisStore {
     async fn confirm_young(
         &self,
         pages: &[StoreResult<Found>],
-        tags: &[String],
-    ) -> HashMap<ShardId, StoreResult<()>> {
+        terms: &[Term],
+    ) -> HashMap<Term, StoreResult<()>> {
         if self.replicas_min == 0 {
             return HashMap::new();
         }
-        let mut shards: HashMap<ShardId, &String> = HashMap::new();
-        for (found, tag) in pages.iter().zip(tags) {
-            if found.as_ref().is_ok_and(is_young) {
-                shards.insert(self.shards.shard_of(tag), tag);
-            }
-        }
-        let confirms = shards.iter().map(|(shard, tag)| async move {
-            (*shard, self.shards.confirm(tag).await)
-        });
+        let young = pages.iter().zip(terms).filter(|(found, _)| found.as_ref().is_ok_and(is_young));
+        let young: HashSet<Term> = young.map(|(_, term)| *term).collect();
+        let confirms =
+            young.into_iter().map(|term| async move { (term, self.shards.confirm(term).await) });
         join_all(confirms).await.into_iter().collect()
     }
 }
@@ -125,8 +140,7 @@ mod tests {
             .map(|at| Arc::new(Entry::new(at, Offset::ZERO, MessageId(1), 0, Body::Tombstone)))
             .collect();
         let head = entries.last().map_or(Offset::ZERO, |entry| entry.offset);
-        let page =
-            Page { epoch: Epoch(1), entries, head, evicted_to: Offset::ZERO, more: false };
+        let page = Page { epoch: Epoch(1), entries, head, evicted_to: Offset::ZERO, more: false };
         Found { page, now_ms }
     }
 

@@ -119,7 +119,11 @@ impl RedisStore {
     }
 
     /// Products that have something, in their order.
-    pub(super) async fn known_products(&self, after: &str, limit: usize) -> StoreResult<Vec<String>> {
+    pub(super) async fn known_products(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> StoreResult<Vec<String>> {
         let key = self.keys.with(PRODUCTS_TAG, ":known");
         Ok(self.page(PRODUCTS_TAG, key, after, limit).await?.1)
     }

@@ -152,3 +152,22 @@ impl Keys {
         key
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_records_are_does_not_change_between_releases() {
+        let product = ProductId::new("demo").unwrap();
+        let keys = Keys::new("clarion");
+        let tag = tag_of(&product, LogKind::Terminal, "a");
+        assert_eq!(keys.with(&tag, ":c"), b"clarion:{demo/t/a}:c");
+        let buckets: Vec<u8> = ["a", "terminal", "t-0001"].map(bucket_of).to_vec();
+        assert_eq!(buckets, BUCKETS_OF);
+        assert_eq!(claim_tag(&product, "}{ any key"), CLAIM_OF);
+    }
+
+    const BUCKETS_OF: [u8; 3] = [0, 0, 0];
+    const CLAIM_OF: &str = "";
+}

@@ -13,9 +13,6 @@ macro_rules! scripts {
                 include_str!(concat!("scripts/", $file, ".lua")),
             ));
         )*
-        /// Every script, for checks.
-        #[cfg(test)]
-        pub(super) static ALL: &[(&Script, &str)] = &[$((&$name, $first)),*];
     };
 }
 

@@ -10,6 +10,7 @@ use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
+use super::cursors::Passed;
 use super::reply::{Args, Parts, number};
 use super::schema::{Index, log_tag, tag_of};
 use super::{RedisStore, codec, scripts};
@@ -287,15 +288,20 @@ impl RedisStore {
         name: &str,
         terminal: &TerminalId,
         settled: Offset,
-    ) -> StoreResult<bool> {
+    ) -> StoreResult<()> {
         let tag = tag_of(product, kind, name);
-        let args = self
-            .timed(kind)
-            .bytes(terminal.as_str())
-            .number(settled.0)
-            .number(i128::from(kind == LogKind::Broadcast));
+        let args = self.timed(kind).bytes(terminal.as_str());
         let answer = self.shards.write(&tag, self.call(&scripts::LEAVE, &tag, args)).await?;
-        Ok(number(answer)? == 1)
+        let mut parts = Parts::of(answer)?;
+        let (was_in, head) = (parts.number()? == 1, Offset(parts.number()?));
+        if was_in && kind.is_wide() && settled < head {
+            let log = LogKey { product: product.clone(), kind, name: name.into() };
+            let passed = Passed::by_leaving(settled, head);
+            if let Err(StoreError::Unavailable(_)) = self.count(&log, &passed, None).await {
+                self.uncounted.add(Arc::new(log), passed);
+            }
+        }
+        Ok(())
     }
 
     /// What a changed record leaves to be done in indexes and counts.

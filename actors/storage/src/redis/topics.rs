@@ -1,7 +1,5 @@
 //! Joining and leaving topics on request.
 
-
-
 use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{LogName, Offset};
 use futures_util::future::join_all;
@@ -23,7 +21,8 @@ impl RedisStore {
         &self,
         requests: Vec<Subscribe>,
     ) -> Vec<StoreResult<SubscribeOutcome>> {
-        let same = |a: &Subscribe, b: &Subscribe| (&a.product, &a.terminal) == (&b.product, &b.terminal);
+        let same =
+            |a: &Subscribe, b: &Subscribe| (&a.product, &a.terminal) == (&b.product, &b.terminal);
         // Requests of one terminal that follow each other take effect in their order.
         let runs: Vec<&[Subscribe]> = requests.chunk_by(same).collect();
         let outcomes = join_all(runs.into_iter().map(|run| async move {
@@ -85,8 +84,9 @@ impl RedisStore {
         &self,
         requests: Vec<Unsubscribe>,
     ) -> Vec<StoreResult<UnsubscribeOutcome>> {
-        let same =
-            |a: &Unsubscribe, b: &Unsubscribe| (&a.product, &a.terminal) == (&b.product, &b.terminal);
+        let same = |a: &Unsubscribe, b: &Unsubscribe| {
+            (&a.product, &a.terminal) == (&b.product, &b.terminal)
+        };
         let runs: Vec<&[Unsubscribe]> = requests.chunk_by(same).collect();
         let outcomes = join_all(runs.into_iter().map(|run| async move {
             let mut outcomes = Vec::with_capacity(run.len());
@@ -137,4 +137,3 @@ impl RedisStore {
         }
     }
 }
-

@@ -27,7 +27,12 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::tally::Tally;
 
 const READ_BUFFER_BYTES: usize = 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a terminal tries to get a session.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a node answers that is busy: the terminal comes again, as those of the SDK do.
+const BUSY: &str = "503 Service Unavailable";
+/// … after this long.
+const COME_AGAIN: Duration = Duration::from_secs(1);
 /// Terminals that share one source address: far below the ports that an address has.
 const TERMINALS_PER_ADDRESS: u32 = 5000;
 
@@ -59,7 +64,15 @@ struct Item<'a> {
 impl Raw {
     /// Connects terminal number `index` to `node` and opens its session.
     pub(super) async fn connect(node: &str, index: u32, open: Open) -> Result<Self, String> {
-        timeout(CONNECT_TIMEOUT, Self::connected(node, index, open))
+        let tried = async {
+            loop {
+                match Self::connected(node, index, open.clone()).await {
+                    Err(error) if error.contains(BUSY) => tokio::time::sleep(COME_AGAIN).await,
+                    tried => return tried,
+                }
+            }
+        };
+        timeout(CONNECT_TIMEOUT, tried)
             .await
             .map_err(|_| format!("no session after {} s", CONNECT_TIMEOUT.as_secs()))?
     }

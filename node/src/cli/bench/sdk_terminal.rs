@@ -7,9 +7,10 @@ use clarion_sdk::terminal::Events;
 use clarion_sdk::transport::Tcp;
 use clarion_sdk::{Event, Payload, Terminal, TerminalHandle};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::load::Terminals;
-use super::raw::source;
+use super::raw::{CONNECT_TIMEOUT, source};
 use super::tally::Tally;
 
 /// A session that is open.
@@ -35,14 +36,22 @@ pub(super) async fn connect(
             .connect()
             .await
             .map_err(|error| error.to_string())?;
-    loop {
-        match events.next().await {
-            Some(Event::Opened(_)) => return Ok(Live { handle, events }),
-            Some(Event::Closed(closed)) => return Err(closed.to_string()),
-            Some(Event::Disconnected { why, .. }) => return Err(why.to_string()),
-            Some(_) => {}
-            None => return Err("it ended before it was open".to_owned()),
+    let mut last = "no session in time".to_owned();
+    let opened = timeout(CONNECT_TIMEOUT, async {
+        loop {
+            match events.next().await {
+                Some(Event::Opened(_)) => return Ok(()),
+                Some(Event::Closed(closed)) => return Err(closed.to_string()),
+                // It tries again by itself, as a terminal that a busy node has refused.
+                Some(Event::Disconnected { why, .. }) => last = why.to_string(),
+                Some(_) => {}
+                None => return Err("it ended before it was open".to_owned()),
+            }
         }
+    });
+    match opened.await {
+        Ok(opened) => opened.map(|()| Live { handle, events }),
+        Err(_) => Err(last),
     }
 }
 

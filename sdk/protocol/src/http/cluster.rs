@@ -33,7 +33,8 @@ pub struct Gateway {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductChange {
-    /// The group of nodes that serves it from now on. Its terminals connect anew.
+    /// The group of nodes that serves it from now on. Terminals whose links stand stay where they
+    /// are until these end, and messages reach them there late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation_group: Option<IsolationGroup>,
 }

@@ -4,11 +4,15 @@ use std::fmt;
 use std::time::Duration;
 
 use ::redis::Value;
+use tokio::time::Instant;
 
 use super::Shards;
+use super::clock::Sample;
 use super::connection::{Connection, LinkError};
 use super::info::Info;
+use super::probe;
 use super::settings::{RedisMode, RedisSettings};
+use super::shard::{SKEW_MS_MAX, wall_clock};
 use super::topology::Book;
 use crate::{StoreError, StoreResult};
 
@@ -16,6 +20,9 @@ use crate::{StoreError, StoreResult};
 const LISTPACK_VALUE_MIN: u64 = 4096;
 /// And up to so many fields.
 const LISTPACK_ENTRIES_MIN: u64 = 512;
+/// Deadlines of appends are told by one clock and judged by another: a server that is this far ahead
+/// takes that much off them.
+const SKEW_MS_TOLD: i64 = 250;
 /// A fail-over that begins later than this leaves users waiting.
 const DOWN_AFTER_MAX: Duration = Duration::from_secs(10);
 
@@ -49,6 +56,8 @@ struct Config {
     listpack_entries: Option<u64>,
     appendfsync: Option<String>,
     full_coverage: Option<String>,
+    /// How far its clock is from ours.
+    skew_ms: i64,
 }
 
 /// Looks at every server that can be reached.
@@ -107,6 +116,10 @@ async fn ask(shards: &Shards, address: &str) -> Result<(Info, Config), LinkError
     let sections: [&[u8]; 5] = [b"INFO", b"server", b"memory", b"persistence", b"replication"];
     let info = Info::parse(&connection.ask(&sections, dialer.timeout).await?);
     let timeout = dialer.timeout;
+    let asked = Instant::now();
+    let time = connection.ask(&[b"TIME"], timeout).await?;
+    let sample = |server| Sample { server, asked, answered: Instant::now() };
+    let skew_ms = probe::parse_time(&time).map_or(0, |time| sample(time).skew_ms(wall_clock()));
     let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
     let config = Config {
         listpack_value: number(get(&mut connection, "hash-max-listpack-value", timeout).await?),
@@ -118,6 +131,7 @@ async fn ask(shards: &Shards, address: &str) -> Result<(Info, Config), LinkError
             }
             RedisMode::Standalone | RedisMode::Sentinel => None,
         },
+        skew_ms,
     };
     Ok((info, config))
 }
@@ -217,6 +231,13 @@ fn of_server(address: &str, info: &Info, config: &Config) -> Vec<Finding> {
             "{address} leaves syncing its append-only file to the kernel; set `appendfsync everysec`"
         )));
     }
+    if config.skew_ms.abs() > SKEW_MS_TOLD {
+        findings.push(warn(format!(
+            "the clocks of {address} and of this node are {} ms apart: synchronise them; from {} ms on \
+             nothing is written",
+            config.skew_ms, SKEW_MS_MAX
+        )));
+    }
     let compact = [
         ("hash-max-listpack-value", config.listpack_value, LISTPACK_VALUE_MIN),
         ("hash-max-listpack-entries", config.listpack_entries, LISTPACK_ENTRIES_MIN),
@@ -277,6 +298,7 @@ mod tests {
             listpack_entries: Some(512),
             appendfsync: Some("everysec".into()),
             full_coverage: Some("no".into()),
+            skew_ms: 200,
         };
         assert_eq!(of_server("a", &good(), &config), []);
         assert_eq!(of_server("a", &good(), &Config::default()), [], "CONFIG may be forbidden");
@@ -291,10 +313,11 @@ mod tests {
             listpack_entries: Some(128),
             appendfsync: Some("no".into()),
             full_coverage: Some("yes".into()),
+            skew_ms: -700,
         };
         let findings = of_server("a", &bad, &config);
         let refused: Vec<bool> = findings.iter().map(|finding| finding.refuses).collect();
-        assert_eq!(refused, [true, true, true, true, false, false, false]);
+        assert_eq!(refused, [true, true, true, true, false, false, false, false]);
         let text: String = findings.iter().map(ToString::to_string).collect();
         for change in [
             "7.0 or newer",
@@ -302,6 +325,7 @@ mod tests {
             "`maxmemory-policy noeviction`",
             "`cluster-require-full-coverage no`",
             "`appendfsync everysec`",
+            "-700 ms apart",
             "`hash-max-listpack-value 4096`",
             "`hash-max-listpack-entries 512`",
         ] {

@@ -27,7 +27,8 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn start(shard: &Arc<Shard>) -> Self {
+    /// `confirms`: what it connects to is the master whose term it is.
+    pub(super) fn start(shard: &Arc<Shard>, confirms: bool) -> Self {
         let settings = &shard.settings;
         let (calls, queue) = mpsc::channel(settings.queue_max.max(1));
         let weight = Weight::new(settings.queue_bytes_max);
@@ -38,8 +39,15 @@ impl Lane {
             connection: None,
             backoff: Backoff::default(),
             carried: None,
+            confirms,
         };
-        crate::task::spawn(worker.run());
+        let (worker, shard) = (crate::task::spawn(worker.run()), Arc::clone(shard));
+        crate::task::spawn(async move {
+            if worker.await.is_err_and(|error| error.is_panic()) {
+                metrics::counter!("clarion_store_errors_total", "kind" => "panic").increment(1);
+                shard.fatal("a lane of the store panicked");
+            }
+        });
         Self { calls, weight }
     }
 
@@ -93,6 +101,7 @@ struct Worker {
     backoff: Backoff,
     /// Taken off the queue, but too large for the round before.
     carried: Option<Call>,
+    confirms: bool,
 }
 
 /// How a round ended as far as durability goes.
@@ -224,6 +233,9 @@ impl Worker {
         match Box::pin(self.shard.connect(&address)).await {
             Ok(connection) => {
                 self.backoff.reset();
+                if self.confirms {
+                    self.shard.new_term();
+                }
                 Some((connection, address))
             }
             Err(error) => {

@@ -28,9 +28,9 @@ impl Entry {
     fn start(shard: Arc<Shard>) -> Arc<Self> {
         let lanes = shard.settings.lanes.clamp(1, 4);
         Arc::new(Self {
-            lanes: (0..lanes).map(|_| Lane::start(&shard)).collect(),
-            readers: (0..READERS).map(|_| Lane::start(&shard)).collect(),
-            confirms: Lane::start(&shard),
+            lanes: (0..lanes).map(|_| Lane::start(&shard, false)).collect(),
+            readers: (0..READERS).map(|_| Lane::start(&shard, false)).collect(),
+            confirms: Lane::start(&shard, true),
             probe: crate::task::spawn(probe::run(Arc::clone(&shard))).abort_handle(),
             shard,
         })

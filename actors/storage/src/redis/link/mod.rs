@@ -51,6 +51,13 @@ use crate::{StoreError, StoreResult};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ShardId(pub(crate) u16);
 
+/// A stretch of time in which a shard's master was one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Term {
+    shard: ShardId,
+    term: u64,
+}
+
 /// How the link is.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkHealth {
@@ -86,6 +93,7 @@ impl Shards {
             topology.start(&this);
         }
         this.reached().await?;
+        this.warm_up().await;
         if this.settings.check {
             check::tell(&check::look(&this).await)?;
         }
@@ -141,6 +149,15 @@ impl Shards {
         Ok(Self { settings, common, maker, map, topology, told_ms: AtomicU64::new(0) })
     }
 
+    /// Has the lanes that confirm connect, so that a term does not end with the first confirmation.
+    async fn warm_up(&self) {
+        for entry in &self.map().shards {
+            let deadline = Instant::now() + self.settings.timeout;
+            // It does not matter here what comes of it.
+            let _ = entry.confirms.call(Request::Nothing, Wish::Relaxed, 0, deadline).await;
+        }
+    }
+
     /// Waits until every shard was reached and looked at once.
     async fn reached(&self) -> StoreResult<()> {
         let until = Instant::now() + self.settings.timeout * 5;
@@ -191,6 +208,7 @@ impl Shards {
     }
 
     /// The shard of a tag: what stands between the braces of a key.
+    #[cfg(test)]
     pub(crate) fn shard_of(&self, tag: &str) -> ShardId {
         self.map().at(slot::slot_of(tag.as_bytes())).map_or(ShardId(0), |(index, _)| ShardId(index))
     }
@@ -244,13 +262,26 @@ impl Shards {
         lane.call(request.into(), Wish::Read, slot, Instant::now() + self.settings.timeout).await
     }
 
-    /// Returns when everything that was on the tag's master when this was called is on
-    /// `replicas_min` replicas too (I1). Shared with whoever asks at the same time.
-    pub(crate) async fn confirm(&self, tag: &str) -> StoreResult<()> {
-        let slot = slot::slot_of(tag.as_bytes());
-        let entry = self.entry(slot)?;
+    /// To be taken before something is read that is to be confirmed.
+    pub(crate) fn term(&self, tag: &str) -> Term {
+        let map = self.map();
+        let (shard, term) = match map.at(slot::slot_of(tag.as_bytes())) {
+            Some((shard, entry)) => (shard, entry.shard.term()),
+            None => (u16::MAX, 0),
+        };
+        Term { shard: ShardId(shard), term }
+    }
+
+    /// Returns when everything that was read from a shard since `term` was taken is on `replicas_min`
+    /// replicas too (I1): the master has been the same all the time, and they confirm a fence. Shared
+    /// with whoever asks at the same time.
+    pub(crate) async fn confirm(&self, term: Term) -> StoreResult<()> {
+        let entry = self.map().shards.get(usize::from(term.shard.0)).map(Arc::clone);
+        let changed = || StoreError::Unavailable("another master was named meanwhile".into());
+        let entry = entry.ok_or_else(changed)?;
         let deadline = Instant::now() + self.settings.timeout;
-        entry.confirms.call(Request::Nothing, Wish::Durable, slot, deadline).await.map(drop)
+        entry.confirms.call(Request::Nothing, Wish::Durable, 0, deadline).await?;
+        if entry.shard.term() == term.term { Ok(()) } else { Err(changed()) }
     }
 
     fn lowest(&self, now: Instant) -> Option<Duration> {

@@ -61,6 +61,10 @@ impl Probe {
             }
         };
         let well = problem.is_none();
+        let shard = self.shard.name.clone();
+        metrics::gauge!("clarion_redis_writable", "shard" => shard.clone()).set(f64::from(well));
+        let skew_ms = self.shard.skew_ms() as f64;
+        metrics::gauge!("clarion_redis_clock_skew_ms", "shard" => shard).set(skew_ms);
         self.shard.problem(problem);
         self.shard.looked_at();
         well
@@ -153,4 +157,35 @@ fn ailing(shard: &Shard, info: &Info, confirmed: i64) -> Option<String> {
         ));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::{RedisMode, RedisSettings};
+    use super::super::shard::{Common, wall_clock};
+    use super::*;
+
+    #[test]
+    fn i11_a_clock_that_is_two_seconds_off_is_told() {
+        let settings =
+            RedisSettings { replicas_min: 0, ..RedisSettings::new(RedisMode::Standalone, ["a"]) };
+        let shard = Shard::new("a".into(), &Arc::new(settings), &Common::of_tests(), false);
+        let told = |server: Duration| {
+            let now = Instant::now();
+            shard.sample(Sample { server, asked: now, answered: now });
+            ailing(&shard, &Info::default(), 0)
+        };
+        assert_eq!(told(wall_clock() + Duration::from_millis(1500)), None);
+        let ahead = told(wall_clock() + Duration::from_secs(86_400)).unwrap();
+        assert!(ahead.contains("synchronise"), "{ahead}");
+        assert!(told(wall_clock().saturating_sub(Duration::from_secs(3))).is_some());
+    }
+
+    #[test]
+    fn time_is_read() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let time = Value::Array(vec![text("12"), text("345000")]);
+        assert_eq!(parse_time(&time), Some(Duration::from_millis(12_345)));
+        assert_eq!(parse_time(&Value::Okay), None);
+    }
 }

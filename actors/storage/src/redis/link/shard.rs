@@ -1,7 +1,7 @@
 //! What is known of one shard: its master as named now, until when a majority vouches for it, what
 //! keeps it from being written to, its clock. Shared by lanes, probe and topology; no task of its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -50,6 +50,14 @@ pub(super) struct Common {
 }
 
 impl Common {
+    #[cfg(test)]
+    pub(super) fn of_tests() -> Arc<Self> {
+        let login = super::settings::RedisLogin::default();
+        let dialer = Dialer { login, tls: None, timeout: Duration::from_secs(1) };
+        let (lineage, doubt) = (OnceLock::new(), Notify::new());
+        Arc::new(Self { dialer, lineage, doubt, closed: AtomicBool::new(false) })
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -79,6 +87,11 @@ struct State {
     looked_at: bool,
 }
 
+/// Our wall clock, since the epoch of Unix.
+pub(super) fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// One shard.
 pub(super) struct Shard {
     pub(super) name: String,
@@ -88,6 +101,7 @@ pub(super) struct Shard {
     pub(super) vouching: bool,
     master: watch::Sender<Master>,
     state: Mutex<State>,
+    term: AtomicU64,
     pub(super) probe: Notify,
 }
 
@@ -109,6 +123,7 @@ impl Shard {
             vouching,
             master: watch::channel(Master::default()).0,
             state: Mutex::new(state),
+            term: AtomicU64::new(0),
             probe: Notify::new(),
         })
     }
@@ -128,6 +143,7 @@ impl Shard {
             if changed {
                 tracing::info!(shard = self.name, address = ?master.address, "Redis master");
                 *now = master;
+                self.new_term();
             }
             changed
         });
@@ -143,6 +159,17 @@ impl Shard {
     /// All connections are made anew, so that what was set since is checked on each.
     pub(super) fn reconnect(&self) {
         self.master.send_modify(|_| {});
+    }
+
+    /// The number of the process that is master, as far as we can tell: what was read in one term
+    /// may be gone in the next.
+    pub(super) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    /// The master is another process, or may be.
+    pub(super) fn new_term(&self) {
+        self.term.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A majority vouches for this master until then, or for none any more.
@@ -214,6 +241,7 @@ impl Shard {
 
     /// A connection was given up: nothing durable until the probe has looked, which it does at once.
     pub(super) fn doubted(&self, why: &str) {
+        self.new_term();
         let why = format!("the Redis master of shard {} is in doubt: {why}", self.name);
         if self.state().problem.is_none() {
             self.problem(Some(StoreError::Unavailable(why)));
@@ -330,9 +358,8 @@ impl Shard {
 
     /// Notes the server's time.
     pub(super) fn sample(&self, sample: Sample) {
-        let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut state = self.state();
-        state.skew_ms = sample.skew_ms(ours);
+        state.skew_ms = sample.skew_ms(wall_clock());
         match &mut state.clock {
             Some(clock) => clock.correct(sample),
             None => state.clock = Some(Clock::new(sample)),

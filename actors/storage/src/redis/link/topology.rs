@@ -274,3 +274,22 @@ fn config_ms(answer: &Value) -> Option<Duration> {
     let [_, Value::BulkString(value)] = items.as_slice() else { return None };
     std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::RedisLogin;
+    use super::*;
+
+    #[tokio::test]
+    async fn servers_that_are_asked_are_bounded_and_asked_once() {
+        let dialer =
+            Dialer { login: RedisLogin::default(), tls: None, timeout: Duration::from_secs(1) };
+        let topology = Topology::new(Book::Cluster(Pictures::default()), &[], dialer);
+        for number in 0..2 * ASKED_MAX {
+            for _ in 0..2 {
+                topology.ask(&format!("127.0.0.1:{number}").into(), &Weak::new());
+            }
+        }
+        assert_eq!(locked(&topology.asked).len(), ASKED_MAX);
+    }
+}

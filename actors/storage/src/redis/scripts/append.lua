@@ -91,7 +91,7 @@ local function append(message, rest, expires, size, evicted)
   live_at_least(rows, kept, length == 1)
   if kind ~= 't' then live_at_least(key .. ':o', kept, length == 1) end
   -- Old records go a few at a time, wherever they are: two looked at for each that is added.
-  if length >= 64 and string.byte(message, 1) % 8 == 0 then
+  if length >= 64 and string.byte(message, 16) % 8 == 0 then
     rows_prune(key, kind, redis.call('HRANDFIELD', rows, 16, 'WITHVALUES'), now)
   end
   if wide then

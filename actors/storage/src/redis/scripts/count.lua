@@ -1,8 +1,8 @@
 -- Counts what cursors passed in a log with many readers (I13): how many readers came past each
 -- entry, given where their ranges begin and end, and entries that ended otherwise.
 -- ARGV: kind, time shift, terminal, its settled position before and now (user's inbox only, else ''),
--- behind which offset to begin, up to which, most entries at once, how many edges, then for each
--- offset, change by acknowledgement, by gap; then for each exception offset, acknowledgements to take
+-- behind which offset to begin, up to which, most entries at once, whether they left, how many edges,
+-- then for each offset, change by acknowledgement (or leaving), by gap; then for each exception offset, acknowledgements to take
 -- back, gaps to take back, expired, undeliverable, suppressed.
 -- Answers the offset it came to, or 0 when it is done.
 local key, kind, terminal = KEYS[1], ARGV[1], ARGV[3]
@@ -18,8 +18,9 @@ if kind == 'u' then
   limit = -1
 end
 
-local at = 10
-local edges_end = at + 3 * tonumber(ARGV[9])
+local how = ARGV[9] == '1' and BY_LEAVING or BY_ACK
+local at = 11
+local edges_end = at + 3 * tonumber(ARGV[10])
 local exceptions = {}
 for i = edges_end, #ARGV, 6 do
   exceptions[tonumber(ARGV[i])] = i
@@ -45,7 +46,7 @@ for i = 1, #rows, 2 do
         row.undeliverable = row.undeliverable + tonumber(ARGV[exception + 4])
         row.suppressed = row.suppressed + tonumber(ARGV[exception + 5])
       end
-      if here_acks > 0 then row_count(row, BY_ACK, here_acks, now) end
+      if here_acks > 0 then row_count(row, how, here_acks, now) end
       if here_gaps > 0 then row_count(row, BY_GAP, here_gaps, now) end
       redis.call('HSET', key .. ':c', rows[i], counts_pack(row))
     end

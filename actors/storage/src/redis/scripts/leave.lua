@@ -1,23 +1,21 @@
--- A terminal is no reader any more: what it had not settled is counted as left (I13).
--- ARGV: kind, time shift, terminal, up to where it had settled, whether it counts as a reader of the
--- broadcast, whether its joining is undone. A terminal that was no member changes nothing.
--- Answers whether it was a member.
-local key, kind, terminal, from = KEYS[1], ARGV[1], ARGV[3], tonumber(ARGV[4])
-local now = now_ms(ARGV[2])
+-- A terminal is no reader any more. What it had not settled in a user's inbox is counted as left at
+-- once (I13); in a topic or broadcast, which may have many messages, `count.lua` does it in pieces.
+-- ARGV: kind, time shift, terminal. A terminal that was no member changes nothing; who is a reader of
+-- the broadcast, its registry says.
+-- Answers whether it was a member, and the head.
+local key, kind, terminal = KEYS[1], ARGV[1], ARGV[3]
 local m, fresh = meta_load(key, kind)
-if fresh then return 0 end
+if fresh then return { 0, 0 } end
 if kind == 'b' then
-  if ARGV[5] ~= '1' then return 0 end
   m.readers = math.max(0, m.readers - 1)
 elseif kind == 's' then
-  if redis.call('ZREM', key .. ':m', terminal) == 0 then return 0 end
+  return { redis.call('ZREM', key .. ':m', terminal), m.last }
 else
   local position = redis.call('HGET', key .. ':m', terminal)
-  if not position then return 0 end
-  from = tonumber(position)
+  if not position then return { 0, 0 } end
   redis.call('HDEL', key .. ':m', terminal)
+  rows_passed(key, tonumber(position), m.last, BY_LEAVING, now_ms(ARGV[2]))
+  user_trim(key, m)
 end
-rows_passed(key, from, m.last, BY_LEAVING, now)
-if kind == 'u' then user_trim(key, m) end
 meta_save(key, m)
-return 1
+return { 1, m.last }

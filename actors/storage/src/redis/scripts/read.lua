@@ -32,8 +32,26 @@ if m.count > 0 and after < m.last then
       end
     until more or #page < count
   else
-    for _, offset in ipairs(inbox_offsets(key)) do
-      if offset > after and not add(offset, redis.call('HGET', key, num(offset))) then break end
+    -- A field is looked for from the beginning of a small hash: all at once is cheaper than one by one.
+    local offsets, values = {}, {}
+    if m.count <= 1024 then
+      local all, last, sorted = redis.call('HGETALL', key), 0, true
+      for i = 1, #all, 2 do
+        local offset = tonumber(all[i])
+        if offset > after then
+          offsets[#offsets + 1], values[offset] = offset, all[i + 1]
+          sorted, last = sorted and offset > last, offset
+        end
+      end
+      if not sorted then table.sort(offsets) end
+    else
+      offsets = inbox_offsets(key)
+    end
+    for _, offset in ipairs(offsets) do
+      if offset > after then
+        local value = values[offset] or redis.call('HGET', key, num(offset))
+        if not add(offset, value) then break end
+      end
     end
   end
 end

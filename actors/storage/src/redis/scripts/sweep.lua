@@ -29,6 +29,8 @@ if not fresh then
     if #page == most then resume = from
     -- What was appended meanwhile was not all looked at.
     elseif m.last == head then m.soonest = soonest end
+    -- Redis keeps an empty stream.
+    if m.count == 0 then redis.call('UNLINK', key .. ':e') end
   end
   local after = meta_pack(m)
   if after ~= before then redis.call('HSET', key, '0', after) end

@@ -1,6 +1,7 @@
 //! Pushes through several nodes, of which some may be refused, and what became of each.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -220,24 +221,31 @@ fn divisor(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(1).max(1)
 }
 
-/// Waits until so many messages were received; when it is not known of more whether they were
-/// accepted, until no more come.
+/// Waits until everything that was accepted was received, and, when it is not known of more whether
+/// they were accepted, until no more come. Receipts must be recorded.
 pub(super) async fn all_in(
     loads: &mut Loads,
     sent: &[&[Sent]],
     within: Duration,
-) -> Result<Counts, Failure> {
+) -> Result<(Counts, Arrivals), Failure> {
     let deadline = Instant::now() + within;
     let of = |outcome| sent.iter().map(|sent| count(sent, outcome)).sum::<u64>();
     let mut counts = loads.received(of(Outcome::Accepted), within).await?;
-    while of(Outcome::Unknown) > 0 && Instant::now() < deadline {
-        let now = loads.received(counts.received + 1, QUIET).await?;
-        if now.received == counts.received {
-            break;
+    let mut arrivals = Arrivals::of(loads.receipts().await?);
+    loop {
+        // Late messages of earlier pushes are counted, too: the number alone does not tell.
+        let lost: u64 = sent.iter().map(|sent| arrivals.lost(sent)).sum();
+        if (lost == 0 && of(Outcome::Unknown) == 0) || Instant::now() >= deadline {
+            return Ok((counts, arrivals));
         }
+        let now = loads.received(counts.received + 1, QUIET).await?;
+        let quiet = now.received == counts.received;
         counts = now;
+        arrivals.add(loads.receipts().await?);
+        if quiet && lost == 0 {
+            return Ok((counts, arrivals));
+        }
     }
-    Ok(counts)
 }
 
 /// How many had this outcome.
@@ -253,13 +261,23 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     pub(super) fn of(receipts: Vec<(u64, u64)>) -> Self {
-        let all = receipts.len();
-        let mut first = HashMap::with_capacity(all);
+        let mut arrivals = Self { first: HashMap::with_capacity(receipts.len()), again: 0 };
+        arrivals.add(receipts);
+        arrivals
+    }
+
+    fn add(&mut self, receipts: Vec<(u64, u64)>) {
         for (n, at) in receipts {
-            first.entry(n).and_modify(|known: &mut u64| *known = at.min(*known)).or_insert(at);
+            match self.first.entry(n) {
+                Entry::Vacant(entry) => {
+                    entry.insert(at);
+                }
+                Entry::Occupied(mut entry) => {
+                    self.again += 1;
+                    entry.insert(at.min(*entry.get()));
+                }
+            }
         }
-        let again = u64::try_from(all - first.len()).unwrap_or(u64::MAX);
-        Self { first, again }
     }
 
     pub(super) fn get(&self, n: u64) -> Option<u64> {

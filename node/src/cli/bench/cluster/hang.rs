@@ -13,7 +13,7 @@ use super::super::Common;
 use super::super::load::Client;
 use super::super::report::{Reach, Report};
 use super::super::stage::float;
-use super::flow::{Arrivals, Outcome, Sent, all_in, count, everywhere};
+use super::flow::{Outcome, Sent, all_in, count, everywhere};
 use super::ground::{Ground, Plan, launch};
 use super::usage::{resident_bytes, slope};
 use crate::cli::exit::Failure;
@@ -43,7 +43,7 @@ pub(crate) struct Options {
 }
 
 /// Between two looks at the nodes.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How long what was accepted may take to arrive after the load has ended.
 const ARRIVAL: Duration = Duration::from_secs(120);
@@ -104,9 +104,8 @@ pub(super) async fn run(
     let (sent, (looks, hung)) = (sent?, watched?);
     ground.progress("waiting for what is missing");
     let ended = Instant::now();
-    let counts = all_in(&mut loads, &[&sent], ARRIVAL).await?;
+    let (counts, arrivals) = all_in(&mut loads, &[&sent], ARRIVAL).await?;
     let caught_up = ended.elapsed().as_secs_f64();
-    let arrivals = Arrivals::of(loads.receipts().await?);
 
     let mut report = Report::new(
         "hang",

@@ -10,7 +10,7 @@ use super::super::latency::quantiles;
 use super::super::load::Client;
 use super::super::report::{Reach, Report};
 use super::super::stage::float;
-use super::flow::{Arrivals, Latencies, Outcome, Sent, all_in, count, everywhere};
+use super::flow::{Latencies, Outcome, Sent, all_in, count, everywhere};
 use super::ground::{Ground, Plan};
 use crate::cli::exit::Failure;
 use crate::cli::output::Output;
@@ -58,7 +58,9 @@ pub(super) async fn run(
     let pushers = ground.pushers(&all)?;
     let aim = everywhere(all.len(), options.terminals);
     ground.settled().await;
-    pushers.at_rate(options.rate, WARM_UP, 0, options.bytes, &aim).await?;
+    loads.reset(true).await?;
+    let warm_up = pushers.at_rate(options.rate, WARM_UP, 0, options.bytes, &aim).await?;
+    all_in(&mut loads, &[&warm_up], ARRIVAL).await?;
     ground.progress(&format!("{} pushes a second for {} s", options.rate, options.seconds));
     loads.reset(true).await?;
     let before = ground.used();
@@ -66,9 +68,8 @@ pub(super) async fn run(
     let first = u64::from(options.rate) * WARM_UP.as_secs();
     let sent = pushers.at_rate(options.rate, length, first, options.bytes, &aim).await?;
     let accepted = count(&sent, Outcome::Accepted);
-    let counts = all_in(&mut loads, &[&sent], ARRIVAL).await?;
+    let (counts, arrivals) = all_in(&mut loads, &[&sent], ARRIVAL).await?;
     let used = ground.used().since(before);
-    let arrivals = Arrivals::of(loads.receipts().await?);
 
     let three = |sent: &&Sent| {
         let (through, terminal) = aim(sent.n);

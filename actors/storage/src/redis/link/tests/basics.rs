@@ -38,7 +38,7 @@ async fn calls_of_a_tag_take_effect_in_their_order() {
             let lengths: Vec<_> = (1..=100).map(Value::Int).collect();
             assert_eq!(answers, lengths);
             assert_eq!(shards.read(&tag, length(&tag)).await.unwrap(), Value::Int(100));
-            shards.confirm(&tag).await.unwrap();
+            shards.confirm(shards.term(&tag)).await.unwrap();
         });
     }
     while let Some(done) = writes.join_next().await {
@@ -137,4 +137,22 @@ async fn a_wrong_password_and_a_server_that_is_away_are_told() {
     let error = Shards::connect(&settings).await.err().unwrap().to_string();
     assert!(error.contains("refused"), "{error}");
     assert!(!format!("{settings:?}").contains("wrong"));
+}
+
+/// I1: what was read from a master that is gone is not confirmed by its successor.
+#[tokio::test]
+async fn what_an_earlier_process_held_is_not_confirmed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut redis, shards) = standalone(&directory).await;
+    shards.confirm(shards.term("a")).await.unwrap();
+    let before = shards.term("a");
+    shards.read("a", length("a")).await.unwrap();
+    shards.confirm(before).await.unwrap();
+    redis.server.kill().await.unwrap();
+    redis.server.restart().await.unwrap();
+    assert!(shards.confirm(before).await.is_err(), "the connection was to another process");
+    let again =
+        async || shards.confirm(shards.term("a")).await.map_err(LaunchError::of("a confirmation"));
+    wait::until("confirmed", DEADLINE, again).await.unwrap();
+    assert!(shards.confirm(before).await.is_err(), "and stays that");
 }

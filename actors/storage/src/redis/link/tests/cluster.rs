@@ -84,3 +84,27 @@ async fn heavy_slots_that_move_are_followed() {
     shards.write(tag, push(tag, 2)).await.unwrap();
     assert_eq!(items(&shards, tag).await.unwrap(), [1, 2]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_nothing_is_lost_when_a_living_master_of_a_cluster_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (redis, shards) = start(&directory).await;
+    let load = Load::start(&shards, 8);
+    for _ in 0..3 {
+        load.more(500).await;
+        let masters = redis.masters().await.unwrap();
+        let id = redis.servers[masters[0]].command(&["CLUSTER", "MYID"]).await.unwrap();
+        let replicas = redis.servers[masters[0]].command(&["CLUSTER", "REPLICAS", id.text()]).await;
+        let replicas = replicas.unwrap();
+        let line = replicas.items()[0].text().to_owned();
+        let is_it = |server: &&clarion_launch::RedisServer| {
+            line.contains(&format!(":{}@", server.plain_addr().port()))
+        };
+        let replica = redis.servers.iter().find(is_it).unwrap();
+        replica.command(&["CLUSTER", "FAILOVER"]).await.unwrap();
+        redis.wait_failed_over(masters[0]).await.unwrap();
+        redis.wait_settled().await.unwrap();
+    }
+    load.more(500).await;
+    load.stop_and_check(&shards).await;
+}

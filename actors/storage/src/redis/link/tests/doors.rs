@@ -61,7 +61,7 @@ async fn a_user_with_no_more_rights_than_documented_is_enough_with_tls_and_senti
     let shards = Shards::connect(&settings).await.unwrap();
     writable(&shards).await;
     shards.write("a", push("a", 1)).await.unwrap();
-    shards.confirm("a").await.unwrap();
+    shards.confirm(shards.term("a")).await.unwrap();
     assert_eq!(items(&shards, "a").await.unwrap(), [1]);
     settings.tls = Some(RedisTls::default());
     let refused = Shards::connect(&settings).await.err().unwrap().to_string();

@@ -28,7 +28,10 @@ async fn what_was_sent_is_unknown_what_waited_is_unavailable_and_the_rest_is_ref
     assert_eq!(count(|error| matches!(error, StoreError::Unavailable(_))), 91);
     redis.server.signal(Signal::Continue).unwrap();
     writable(&shards).await;
-    shards.write("a", push("a", 200)).await.unwrap();
+    // The lane notices late what the probe knows already: one doubt more.
+    let again =
+        async || shards.write("a", push("a", 200)).await.map_err(LaunchError::of("a write"));
+    wait::until("a write", DEADLINE, again).await.unwrap();
     let items = items(&shards, "a").await.unwrap();
     let sent = |item: &u64| *item <= 10 || *item == 200;
     assert!(items.iter().all(sent), "nothing unsent arrived: {items:?}");
@@ -55,6 +58,24 @@ async fn bytes_that_wait_are_bounded_too() {
     wait::until("room for another", DEADLINE, room).await.unwrap();
 }
 
+#[tokio::test]
+async fn bytes_of_a_round_are_bounded_and_nothing_is_left_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let redis = Redis::standalone(directory.path()).await.unwrap();
+    let mut settings = settings(RedisMode::Standalone, &[redis.addr()], 0);
+    (settings.lanes, settings.batch_bytes_max) = (1, 6000);
+    let shards = Shards::connect(&settings).await.unwrap();
+    writable(&shards).await;
+    let call = || shards.write("a", Request::command([&b"SET"[..], &key("a"), &[0; 1000]]));
+    let answers = futures_util::future::join_all((0..50).map(|_| call())).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    redis.server.signal(Signal::Stop).unwrap();
+    let answers = futures_util::future::join_all((0..50).map(|_| call())).await;
+    let sent = |answer: &&StoreResult<Value>| matches!(answer, Err(StoreError::Unknown(_)));
+    assert_eq!(answers.iter().filter(sent).count(), 4, "four calls of 1,233 bytes fit");
+    redis.server.signal(Signal::Continue).unwrap();
+}
+
 /// The trap: WAIT on a connection that wrote nothing says yes at once.
 #[tokio::test]
 async fn wait_without_a_write_lies_and_the_fence_does_not() {
@@ -77,10 +98,10 @@ async fn wait_without_a_write_lies_and_the_fence_does_not() {
     // A call that writes nothing (a repeated append) and a confirmation are not fooled.
     let again = shards.write("a", length("a")).await;
     assert!(matches!(again, Err(StoreError::Unknown(_) | StoreError::Unavailable(_))), "{again:?}");
-    assert!(shards.confirm("a").await.is_err());
+    assert!(shards.confirm(shards.term("a")).await.is_err());
     unwritable(&shards, "").await;
     replica.signal(Signal::Continue).unwrap();
     writable(&shards).await;
-    shards.confirm("a").await.unwrap();
+    shards.confirm(shards.term("a")).await.unwrap();
     assert_eq!(items(&shards, "a").await.unwrap(), [1, 2]);
 }

@@ -1,0 +1,158 @@
+//! The way to the relays of a node: which one a log is with, and what it can be told.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+use clarion_core::placement::SlotSet;
+use clarion_core::{Batch, LogKey, Mode};
+use clarion_protocol::Offset;
+use clarion_storage::Read;
+use tokio::sync::oneshot;
+
+use super::announce::Announcement;
+use super::heads::Found;
+use super::{PendingRead, RelayMessage, Subscriber};
+use crate::link::inbox::SessionEvent;
+use crate::nodes::NodeNumber;
+use crate::supervisor::Slot;
+
+/// All relays of a node.
+pub(crate) struct Relays {
+    slots: Vec<Arc<Slot<RelayMessage>>>,
+    per_mode: usize,
+}
+
+impl Relays {
+    pub(crate) fn new(per_mode: usize) -> Self {
+        let slots = (0..per_mode * Mode::ALL.len()).map(|_| Slot::new()).collect();
+        Self { slots, per_mode }
+    }
+
+    /// Number, mode and slot of each.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (u16, Mode, &Arc<Slot<RelayMessage>>)> {
+        let mode = |number: usize| Mode::ALL[number / self.per_mode];
+        self.slots.iter().enumerate().map(move |(n, slot)| (n as u16, mode(n), slot))
+    }
+
+    /// The number of the relay of a log.
+    pub(crate) fn number_of(&self, log: &LogKey) -> u16 {
+        let mode = Mode::ALL.iter().position(|mode| *mode == log.kind.mode()).unwrap_or(0);
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(log);
+        (mode * self.per_mode + (hash % self.per_mode as u64) as usize) as u16
+    }
+
+    fn of(&self, log: &LogKey) -> &Slot<RelayMessage> {
+        &self.slots[self.number_of(log) as usize]
+    }
+
+    /// A session reads `log`; it finds `Item::Interest` in its inbox once nothing can slip by
+    /// (I4). `generation` is given with a terminal's own inbox and ends older sessions (I7).
+    pub(crate) fn register(
+        &self,
+        log: Arc<LogKey>,
+        subscriber: Subscriber,
+        since_ms: u64,
+        generation: u64,
+    ) {
+        let message =
+            RelayMessage::Register { log: Arc::clone(&log), subscriber, since_ms, generation };
+        // Lost in a crash: the link registers again when the relay is back.
+        let _ = self.of(&log).cast(message);
+    }
+
+    /// A session reads it no more.
+    pub(crate) fn deregister(&self, log: Arc<LogKey>, subscriber: Subscriber) {
+        let slot = self.of(&log);
+        let _ = slot.cast(RelayMessage::Deregister { log: Arc::clone(&log), subscriber });
+    }
+
+    /// The log of `batch` grew. `listed`: the owner that believes that this node reads it.
+    pub(crate) fn hint(&self, batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber>) {
+        let slot = self.of(&batch.log);
+        let _ = slot.cast(RelayMessage::Hint { batch: Arc::clone(&batch), ephemeral, listed });
+    }
+
+    /// An owner registered this node's interest.
+    pub(crate) fn confirm(&self, log: Arc<LogKey>, head: Offset, from: Option<NodeNumber>) {
+        let slot = self.of(&log);
+        let _ = slot.cast(RelayMessage::Confirm { log: Arc::clone(&log), head, from });
+    }
+
+    /// Logs have entries up to there: hints of them may not have come.
+    pub(crate) fn heads(&self, heads: Vec<(Arc<LogKey>, Offset)>) {
+        let mut of: HashMap<u16, Vec<_>> = HashMap::new();
+        for head in heads {
+            of.entry(self.number_of(&head.0)).or_default().push(head);
+        }
+        for (number, heads) in of {
+            let slot = &self.slots[number as usize];
+            let _ = slot.cast(RelayMessage::Heads { heads, found: Found::Told });
+        }
+    }
+
+    /// Compares the heads of all logs of these slots with the store.
+    pub(crate) fn compare(&self, slots: &Arc<SlotSet>) {
+        for slot in &self.slots {
+            let _ = slot.cast(RelayMessage::Compare { slots: Arc::clone(slots) });
+        }
+    }
+
+    /// A session with this generation of the terminal of this inbox is on another node (I7).
+    pub(crate) fn superseded(&self, log: Arc<LogKey>, generation: u64) {
+        let slot = self.of(&log);
+        let _ = slot.cast(RelayMessage::Superseded { log: Arc::clone(&log), generation });
+    }
+
+    /// Tell an owner all that is read of its slots.
+    pub(crate) fn announce(&self, announcement: &Arc<Announcement>) {
+        for slot in &self.slots {
+            let announcement = Arc::clone(announcement);
+            let _ = slot.cast(RelayMessage::Announce { announcement });
+        }
+    }
+
+    /// Whether every relay takes messages from its mailbox.
+    pub(crate) async fn progress(&self) {
+        for slot in &self.slots {
+            let (reply, answer) = oneshot::channel();
+            if slot.cast(RelayMessage::Progress { reply }).is_ok() {
+                let _ = answer.await;
+            }
+        }
+    }
+
+    /// Reads for a session: from memory if it can, else from the store. Leaves `Item::Page`.
+    pub(crate) fn read(&self, read: Read, subscriber: Subscriber) {
+        let slot = self.of(&read.log);
+        let _ = slot.cast(RelayMessage::Read(PendingRead { asked: Some((read, subscriber)) }));
+    }
+
+    /// Which of these inboxes have a live session.
+    pub(crate) async fn online(&self, logs: Vec<Arc<LogKey>>) -> Vec<bool> {
+        let mut answers = Vec::with_capacity(logs.len());
+        for log in logs {
+            let (reply, answer) = oneshot::channel();
+            let _ = self.of(&log).cast(RelayMessage::Online { log: Arc::clone(&log), reply });
+            answers.push(answer);
+        }
+        let mut online = Vec::with_capacity(answers.len());
+        for answer in answers {
+            online.push(answer.await.unwrap_or(false));
+        }
+        online
+    }
+
+    /// Leaves `event` for the sessions of a terminal's inbox; answers whether there was one.
+    pub(crate) async fn notify(&self, log: Arc<LogKey>, event: SessionEvent) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.of(&log).cast(RelayMessage::Notify { log: Arc::clone(&log), event, reply });
+        answer.await.unwrap_or(false)
+    }
+
+    /// The owner of a log has stopped: announce interest in it again (I12).
+    pub(crate) fn owner_changed(&self, log: Arc<LogKey>, owner: NodeNumber) {
+        let slot = self.of(&log);
+        let _ = slot.cast(RelayMessage::OwnerChanged { log: Arc::clone(&log), owner });
+    }
+}
