@@ -2,7 +2,7 @@
 //! writes what is dirty in one call to the store. What is lost in a crash is delivered again.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clarion_core::{LogKey, Settled};
@@ -10,6 +10,7 @@ use clarion_protocol::milestone::Milestone;
 use clarion_protocol::terminal::SessionNumber;
 use clarion_protocol::{Offset, ProductId, TerminalId};
 use clarion_storage::{CursorSave, SaveOutcome, Store, StoreError};
+use tokio::sync::watch;
 
 use crate::link::inbox::{Item, LinkInbox, SessionEvent};
 
@@ -26,6 +27,10 @@ pub(crate) struct CursorBuffer {
     store: Arc<dyn Store>,
     dirty: Mutex<Dirty>,
     flushing: AtomicBool,
+    /// Flushes that began; changed under the lock of `dirty`.
+    begun: AtomicU64,
+    /// The last flush that ended.
+    ended: watch::Sender<u64>,
 }
 
 /// A session whose generation is to be verified, and where it is.
@@ -55,7 +60,13 @@ struct Pending {
 
 impl CursorBuffer {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, dirty: Mutex::default(), flushing: AtomicBool::new(false) }
+        Self {
+            store,
+            dirty: Mutex::default(),
+            flushing: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            ended: watch::Sender::new(0),
+        }
     }
 
     /// Notes a cursor; a later one of the same session and log takes its place.
@@ -124,8 +135,12 @@ impl CursorBuffer {
         if self.flushing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let _done = Flushing(&self.flushing);
-        let Dirty { saves, delivered, verify } = std::mem::take(&mut *self.lock());
+        let flushing = Flushing(&self.flushing);
+        let (Dirty { saves, delivered, verify }, number) = {
+            let mut dirty = self.lock();
+            let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+            (std::mem::take(&mut *dirty), number)
+        };
         self.flush_saves(saves.into_values().collect()).await;
         if !delivered.is_empty() {
             let counts = delivered.into_iter().map(|((log, offset), n)| (log, offset, n)).collect();
@@ -133,6 +148,25 @@ impl CursorBuffer {
         }
         if !verify.is_empty() {
             self.flush_verify(verify).await;
+        }
+        drop(flushing);
+        self.ended.send_modify(|ended| *ended = number.max(*ended));
+    }
+
+    /// Returns once a flush has ended that took what was noted before, whether or not the store took
+    /// it.
+    pub(crate) async fn written(&self) {
+        let number = {
+            let _dirty = self.lock();
+            self.begun.load(Ordering::Relaxed) + 1
+        };
+        let mut ended = self.ended.subscribe();
+        while *ended.borrow_and_update() < number {
+            // Nothing happens if one is on its way: its end is waited for, and this asked again.
+            self.flush().await;
+            if *self.ended.borrow() < number && ended.changed().await.is_err() {
+                return;
+            }
         }
     }
 

@@ -50,6 +50,11 @@ pub async fn count(history: &History, backends: &[(String, Backend)]) -> Result<
             let counts = match backend.message(*id).await {
                 Ok(state) => state.counts,
                 Err(error) if may_lack && error.code() == Some(Code::MessageUnknown) => continue,
+                // The store may have to come back first.
+                Err(error) if error.retryable && Instant::now() < deadline => {
+                    open.push(push);
+                    continue;
+                }
                 Err(error) => return Err(Failure::of("cannot ask for counts")(error)),
             };
             let done = counts.pending == 0 && counts.acknowledged == *own;

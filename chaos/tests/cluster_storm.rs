@@ -195,7 +195,10 @@ async fn heavy_an_overloaded_node_sends_newcomers_to_the_idle_one() {
         swarm::cluster("three-nodes", "[terminals]\nlinks_max = 40\n").await;
     let mut swarm = Swarm::new(&cluster.nodes[0]).await;
     let url = |cluster: &Cluster, n: usize| cluster.nodes[n].terminals_url();
-    let full = swarm.add(38, &At::Fixed(url(&cluster, 0))).await;
+    // The last of 38 alone: while one opens its session it may count twice.
+    let mut full = swarm.add(37, &At::Fixed(url(&cluster, 0))).await;
+    swarm.wait("all online", &full, |seen| seen.node.is_some()).await;
+    full.extend(swarm.add(1, &At::Fixed(url(&cluster, 0))).await);
     let half = swarm.add(24, &At::Fixed(url(&cluster, 1))).await;
     swarm.wait("all online", &full, |seen| seen.node.is_some()).await;
     swarm.wait("all online", &half, |seen| seen.node.is_some()).await;
@@ -203,7 +206,10 @@ async fn heavy_an_overloaded_node_sends_newcomers_to_the_idle_one() {
     let asked = cluster.node("node-1").unwrap();
     clarion_launch::wait::until("the others know", swarm::DEADLINE, async || {
         let state = asked.admin("GET", "/v1/cluster").await?.json();
-        let links = |n: usize| state["nodes"][n]["load"]["links"].as_u64();
+        let links = |n: usize| {
+            let load = &state["nodes"][n]["load"];
+            load["links"].as_u64().filter(|_| load["links_max"] == 40)
+        };
         let wanted = [Some(38), Some(24), Some(0)];
         let seen = [links(0), links(1), links(2)];
         if seen == wanted {
@@ -220,9 +226,7 @@ async fn heavy_an_overloaded_node_sends_newcomers_to_the_idle_one() {
     for node in &cluster.nodes {
         for _ in 0..10 {
             let listed = gateways(node).await;
-            let state = node.admin("GET", "/v1/cluster").await.or_told().json();
-            let loads: Vec<_> = (0..3).map(|n| state["nodes"][n]["load"].clone()).collect();
-            assert_eq!(listed.len(), 2, "{listed:?} {loads:?}");
+            assert_eq!(listed.len(), 2, "{listed:?}");
             *first.entry(listed[0].clone()).or_default() += 1;
         }
     }

@@ -57,7 +57,7 @@ async fn heavy_upgrade_of_one_node_after_the_other_loses_nothing_fault() {
     let mut scene = start(Setting { faults: Some(String::new()), ..setting }).await;
     shows(&mut scene, 0).await;
     for (done, name) in NODES.into_iter().enumerate() {
-        scene.fault(&format!("upgrade of {name}"));
+        // No fault: a session that is closed in order has its cursors saved, counts stay complete.
         let node = scene.cluster.node(name).unwrap();
         node.stop().await.or_told();
         upgrade(node);

@@ -119,10 +119,12 @@ impl Neighbours {
             .collect()
     }
 
-    /// Whether a newcomer should be sent elsewhere: this node has enough, and there is a better place.
+    /// Whether a newcomer should be sent elsewhere: this node, with so many links now of the most that
+    /// it takes, has enough, and there is a better place.
     #[must_use]
-    pub fn sends_away(&self) -> bool {
-        if !self.overloaded.load(Ordering::Relaxed) {
+    pub fn sends_away(&self, links: u64, links_max: u64) -> bool {
+        // Links are counted here and now: thousands come between two judgements.
+        if !self.overloaded.load(Ordering::Relaxed) && !many(links, links_max) {
             return false;
         }
         let Some(view) = self.view() else { return false };
@@ -238,7 +240,7 @@ fn doors<'a>(view: &'a View, group: &str) -> Vec<(&'a str, &'a Member)> {
 
 fn access_point(member: &Member) -> AccessPoint {
     let load = &member.load;
-    let full = u128::from(load.links) * 1000 >= u128::from(load.links_max) * LINKS_HIGH_PERMILLE;
+    let full = many(load.links, load.links_max);
     AccessPoint {
         links: load.links,
         links_max: load.links_max,
@@ -248,6 +250,10 @@ fn access_point(member: &Member) -> AccessPoint {
         sick: member.sick || !member.standing.reachable,
         draining: member.draining,
     }
+}
+
+fn many(links: u64, links_max: u64) -> bool {
+    u128::from(links) * 1000 >= u128::from(links_max) * LINKS_HIGH_PERMILLE
 }
 
 fn node(view: &View, member: &Member) -> ClusterNode {

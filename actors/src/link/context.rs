@@ -24,6 +24,8 @@ use crate::tokens::Identity;
 
 /// Pauses before each try to read the record of a session again, in milliseconds.
 const REOPEN_PAUSES_MS: [u64; 8] = [0, 100, 400, 1600, 6400, 10_000, 20_000, 20_000];
+/// How long the answer to `close` waits for the store.
+const CLOSE_SAVE_MAX: Duration = Duration::from_secs(2);
 
 /// The bounds of a link.
 #[derive(Debug, Clone)]
@@ -221,6 +223,21 @@ impl LinkContext {
                 }
             }
             leave(&inbox, session, Answer::Opened(answer));
+        });
+    }
+
+    /// Has what an ended session acknowledged written down before the terminal hears that it is over:
+    /// its next session, on whichever node, begins behind it. A store that is away is not waited for.
+    pub(crate) fn close(
+        inbox: &Arc<LinkInbox>,
+        session: SessionNumber,
+        number: SessionNumber,
+        cursors: Arc<CursorBuffer>,
+    ) {
+        let inbox = Arc::clone(inbox);
+        task::spawn(async move {
+            let _ = tokio::time::timeout(CLOSE_SAVE_MAX, cursors.written()).await;
+            leave(&inbox, session, Answer::Closed { number });
         });
     }
 

@@ -53,6 +53,8 @@ pub(crate) enum Answer {
     Refreshed(Result<Box<Identity>, Refused>),
     /// To `unsubscribe`.
     Unsubscribed { id: Option<u64>, topic: TopicName, outcome: StoreResult<UnsubscribeOutcome> },
+    /// To `close`: what the session that the terminal calls `number` acknowledged is written down.
+    Closed { number: SessionNumber },
 }
 
 /// A session that may begin.

@@ -526,6 +526,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             Answer::Refreshed(Err(refused)) => {
                 self.with_host(session, out, |_, _| Stepped::Close(refused.code, ""));
             }
+            Answer::Closed { .. } if self.closing.is_some() => {} // nothing follows a close frame
+            Answer::Closed { number } => self.closed(number, Code::SessionClosed, None, out),
         }
     }
 
@@ -692,14 +694,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
     ) {
         let Some(at) = self.seat(session) else { return };
         let Seat { number, stage, .. } = self.sessions.swap_remove(at);
+        let live = matches!(stage, Stage::Live(_));
         if let Stage::Live(mut host) = stage {
             let heartbeat_ms = self.heartbeat_ms;
             tracing::debug!(kind = ?host.kind(), code = code.as_str(), "a session ended");
             host.end(heartbeat_ms, &mut self.around(out));
         }
         metrics::counter!("clarion_sessions_closed_total", "code" => code.as_str()).increment(1);
-        let detail = (!detail.is_empty()).then(|| detail.to_owned());
-        self.closed(number, code, detail, out);
+        if live && code == Code::SessionClosed {
+            LinkContext::close(&self.inbox, session, number, Arc::clone(&self.shard.cursors));
+        } else {
+            let detail = (!detail.is_empty()).then(|| detail.to_owned());
+            self.closed(number, code, detail, out);
+        }
         if self.sessions.is_empty() {
             self.idle_since_ms = self.context.store.time_ms();
             if code != Code::SessionClosed {

@@ -56,6 +56,8 @@ impl System {
         let system = Self::start_among_others(Arc::clone(&config), store).await?;
         match Joined::join(&system.inner.cluster, &config, cookie).await {
             Ok(joined) => {
+                // Who has not said what it can carry is sent no terminals.
+                joined.membership.set_load(system.inner.load(0));
                 let _ = system.inner.joined.set(joined);
                 Ok(system)
             }

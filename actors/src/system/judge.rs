@@ -53,11 +53,7 @@ pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
         }
         inner.cluster.tick();
         let Some(joined) = inner.joined.get() else { continue };
-        let links = inner.links.load(Ordering::Relaxed) as u64;
-        let gateway = inner.config.node.roles.contains(&clarion_config::Role::Gateway);
-        let links_max = if gateway { inner.config.terminals.links_max as u64 } else { 0 };
-        let (sessions, cpu_permille) = (inner.context.session_count() as u64, cpu.permille());
-        joined.membership.set_load(Load { links, links_max, sessions, cpu_permille });
+        joined.membership.set_load(inner.load(cpu.permille()));
         let well = tokio::time::timeout(PROGRESS_PATIENCE, inner.progress()).await.is_ok();
         if sick == well {
             sick = !well;
@@ -68,6 +64,15 @@ pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
 }
 
 impl Inner {
+    /// What this node carries.
+    pub(super) fn load(&self, cpu_permille: u32) -> Load {
+        let links = self.links.load(Ordering::Relaxed) as u64;
+        let gateway = self.config.node.roles.contains(&clarion_config::Role::Gateway);
+        let links_max = if gateway { self.config.terminals.links_max as u64 } else { 0 };
+        let sessions = self.context.session_count() as u64;
+        Load { links, links_max, sessions, cpu_permille }
+    }
+
     /// Returns once every part that is always there has taken a message from its mailbox.
     async fn progress(&self) {
         let shards = async {

@@ -123,7 +123,7 @@ impl Door {
         tune(&stream, terminals);
         let place = self.addresses.enter(peer.ip());
         let links = self.system.link_count() + self.waiting.load(Ordering::Relaxed);
-        let refusal = self.refusal(place.is_some() && links < terminals.links_max);
+        let refusal = self.refusal(place.is_some(), links);
         let patience = Duration::from_millis(terminals.handshake_timeout_ms);
         let handshake = async {
             let _place = turn.come().await.ok_or("closed")?;
@@ -150,16 +150,18 @@ impl Door {
     }
 
     /// Why a newcomer is not let in, if it is not.
-    fn refusal(&self, has_room: bool) -> Option<Code> {
+    fn refusal(&self, has_place: bool, links: usize) -> Option<Code> {
+        let links_max = self.config.terminals.links_max;
         let draining = self.system.draining().now_or_never().is_some();
         if draining {
             // While it drains it sends those away that it has.
             return Some(Code::Draining);
         }
-        if !has_room {
+        if !has_place || links >= links_max {
             return Some(Code::LinkLimit);
         }
-        self.neighbours.sends_away().then_some(Code::Overloaded)
+        let elsewhere = self.neighbours.sends_away(links as u64, links_max as u64);
+        elsewhere.then_some(Code::Overloaded)
     }
 
     #[allow(clippy::result_large_err, reason = "the callback's type is the library's")]

@@ -91,7 +91,7 @@ async fn batches_are_bounded_and_those_who_gave_up_are_left_out() {
 
 #[tokio::test]
 async fn a_batch_that_panics_fails_its_callers_and_frees_its_place() {
-    let (slow, collector) = (Slow::new(), Collector::<u32, u32, usize>::new(1, 10));
+    let (slow, collector) = (Slow::new(), Collector::<u32, u32, usize>::new("test", 1, 10));
     let lost = collector.ask(None, 1, |_: Vec<u32>| async { panic!("lost") }).await;
     assert!(matches!(lost, Err(StoreError::Unknown(_))));
     slow.go.add_permits(1);

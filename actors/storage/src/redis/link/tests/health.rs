@@ -18,7 +18,7 @@ async fn a_read_only_server_is_told_and_healed() {
     assert!(matches!(shards.write("a", push("a", 1)).await, Err(StoreError::Unavailable(_))));
     redis.server.command(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
     writable(&shards).await;
-    shards.write("a", push("a", 1)).await.unwrap();
+    write_at_last(&shards, "a", 1).await;
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn too_few_and_lagging_replicas_are_told_and_healed() {
     unwritable(&shards, "has 0 replicas and 1 must confirm").await;
     replica.restart().await.unwrap();
     writable(&shards).await;
-    shards.write("a", push("a", 1)).await.unwrap();
+    write_at_last(&shards, "a", 1).await;
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn a_full_server_is_told_as_full() {
     assert!(matches!(shards.health().writable, Err(StoreError::Full(_))));
     redis.server.command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
     writable(&shards).await;
-    shards.write("a", push("a", 1)).await.unwrap();
+    write_at_last(&shards, "a", 1).await;
 }
 
 #[tokio::test]

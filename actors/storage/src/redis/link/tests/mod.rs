@@ -66,6 +66,13 @@ async fn unwritable(shards: &Arc<Shards>, because: &str) {
     .await;
 }
 
+/// Writes, again if it takes that: on a busy machine a lane may have timed out beside a probe that
+/// did not.
+async fn write_at_last(shards: &Arc<Shards>, tag: &str, item: u64) {
+    let write = async || shards.write(tag, push(tag, item)).await.map_err(LaunchError::of("write"));
+    wait::until("written", DEADLINE, write).await.unwrap();
+}
+
 async fn until(what: &str, look: impl Fn() -> Result<(), String>) {
     let look = async || look().map_err(LaunchError::new);
     wait::until(what, DEADLINE, look).await.unwrap();

@@ -28,10 +28,7 @@ async fn what_was_sent_is_unknown_what_waited_is_unavailable_and_the_rest_is_ref
     assert_eq!(count(|error| matches!(error, StoreError::Unavailable(_))), 91);
     redis.server.signal(Signal::Continue).unwrap();
     writable(&shards).await;
-    // The lane notices late what the probe knows already: one doubt more.
-    let again =
-        async || shards.write("a", push("a", 200)).await.map_err(LaunchError::of("a write"));
-    wait::until("a write", DEADLINE, again).await.unwrap();
+    write_at_last(&shards, "a", 200).await;
     let items = items(&shards, "a").await.unwrap();
     let sent = |item: &u64| *item <= 10 || *item == 200;
     assert!(items.iter().all(sent), "nothing unsent arrived: {items:?}");
