@@ -25,6 +25,10 @@ const BATCH_MAX: usize = 512;
 /// How long a full inbox of a terminal that is online is given to write down what it has read.
 const FULL_INBOX_PAUSES_MS: [u64; 3] = [5, 20, 80];
 
+/// How long after the beginning of a push a first attempt does not look for its message, in
+/// milliseconds: what bounds the time for which a node that died keeps others from the same push.
+pub(crate) const UNSEARCHED_MS: u64 = 2000;
+
 /// An entry to be appended.
 #[derive(Debug, Clone)]
 pub(crate) struct NewEntry {
@@ -35,8 +39,19 @@ pub(crate) struct NewEntry {
     pub(crate) limits: LogLimits,
     /// Set if an earlier attempt may have succeeded (I2).
     pub(crate) first_attempt_ms: Option<u64>,
+    /// When the push began: no attempt anywhere is older. Unix milliseconds of the store.
+    pub(crate) begun_ms: u64,
     /// No attempt starts after this, Unix milliseconds of the store.
     pub(crate) deadline_ms: u64,
+}
+
+impl NewEntry {
+    /// Since when an attempt that starts now looks for its message first (I2). The claim of a push
+    /// that lasts longer than [`UNSEARCHED_MS`] may be taken over, and then somebody else tries too.
+    pub(crate) fn searched_since(&self, now_ms: u64) -> Option<u64> {
+        let late = now_ms > self.begun_ms.saturating_add(UNSEARCHED_MS);
+        self.first_attempt_ms.or_else(|| late.then_some(self.begun_ms))
+    }
 }
 
 /// An append and the caller that waits for it.
@@ -200,7 +215,8 @@ fn append_batch(way: Way, mut requests: Vec<Request>) -> BoxFuture<'static, ()> 
         while !requests.is_empty() {
             let started_ms = way.store.time_ms();
             let not_after_ms = started_ms + way.attempt_ms;
-            let appends = requests.iter().map(|r| attempt(&r.entry, not_after_ms)).collect();
+            let appends =
+                requests.iter().map(|r| attempt(&r.entry, started_ms, not_after_ms)).collect();
             let patience = Duration::from_millis(way.attempt_ms.saturating_mul(2));
             let results = match tokio::time::timeout(patience, way.store.append(appends)).await {
                 Ok(results) => results,
@@ -208,7 +224,7 @@ fn append_batch(way: Way, mut requests: Vec<Request>) -> BoxFuture<'static, ()> 
             };
             let mut round = Round::new(&requests);
             for (request, result) in requests.into_iter().zip(results) {
-                round.take(request, result, started_ms);
+                round.take(request, result);
             }
             requests = round.finish(&way);
             if !requests.is_empty() {
@@ -270,14 +286,14 @@ async fn append_when_read(way: Way, requests: Vec<Request>) {
     }
 }
 
-fn attempt(entry: &NewEntry, not_after_ms: u64) -> Append {
+fn attempt(entry: &NewEntry, started_ms: u64, not_after_ms: u64) -> Append {
     Append {
         log: Arc::clone(&entry.log),
         message: entry.message,
         expires_at_ms: entry.expires_at_ms,
         body: entry.body.clone(),
         not_after_ms: not_after_ms.min(entry.deadline_ms),
-        first_attempt_ms: entry.first_attempt_ms,
+        first_attempt_ms: entry.searched_since(started_ms),
         limits: entry.limits,
     }
 }
@@ -308,10 +324,10 @@ impl Round {
         Self { logs, index, unresolved: Vec::new(), full: Vec::new() }
     }
 
-    fn take(&mut self, mut request: Request, result: StoreResult<Appended>, started_ms: u64) {
+    fn take(&mut self, mut request: Request, result: StoreResult<Appended>) {
         match result {
             Err(StoreError::Unknown(_)) => {
-                request.entry.first_attempt_ms.get_or_insert(started_ms);
+                request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
                 self.unresolved.push(request);
             }
             // It waited too long in the store's queue: nothing happened.
@@ -406,6 +422,23 @@ mod tests {
     use clarion_protocol::{MessageId, Offset};
 
     use super::*;
+
+    #[test]
+    fn a_push_that_lasts_longer_than_its_claim_looks_for_its_message_i2() {
+        let entry = |first_attempt_ms| NewEntry {
+            log: LogKey::broadcast(&clarion_protocol::ProductId::new("demo").unwrap()),
+            message: MessageId(1),
+            expires_at_ms: u64::MAX,
+            body: Body::Json("1".into()),
+            limits: LogLimits { entries_max: 1, bytes_max: 1, evict: true },
+            first_attempt_ms,
+            begun_ms: 500,
+            deadline_ms: u64::MAX,
+        };
+        assert_eq!(entry(None).searched_since(500 + UNSEARCHED_MS), None);
+        assert_eq!(entry(None).searched_since(501 + UNSEARCHED_MS), Some(500));
+        assert_eq!(entry(Some(7)).searched_since(500), Some(7), "taken over");
+    }
 
     #[test]
     fn i8_a_batch_holds_only_what_stands_side_by_side_in_the_log() {

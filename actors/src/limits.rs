@@ -19,7 +19,7 @@ pub(crate) fn push_limits(config: &Config) -> PushLimits {
     PushLimits {
         in_flight_max: u32::try_from(config.limits.pushes_in_flight_max).unwrap_or(u32::MAX),
         request_timeout_ms: config.limits.request_timeout_ms,
-        attempt_ms: config.limits.append_timeout_ms,
+        attempt_ms: config.limits.append_timeout_ms.max(config.cluster.forward_timeout_ms),
         idle_stop_ms: config.actors.idle_stop_ms,
         inbox: inbox_limits(config),
         topic: LogLimits {

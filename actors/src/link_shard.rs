@@ -65,10 +65,14 @@ impl LinkShardHandle {
 
     /// Leaves an event for every link of the shard.
     pub(crate) fn each(&self, event: impl Fn() -> LinkEvent) {
-        let links: Vec<_> = self.links().values().cloned().collect();
-        for link in links {
+        for link in self.links_now() {
             link.leave(Item::Link(event()));
         }
+    }
+
+    /// The links of the shard.
+    pub(crate) fn links_now(&self) -> Vec<Arc<LinkInbox>> {
+        self.links().values().cloned().collect()
     }
 
     /// Writes dirty cursors now rather than with the next tick.

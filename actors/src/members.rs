@@ -114,6 +114,7 @@ impl Members {
             body: Body::Control(control),
             limits: self.inbox_limits,
             first_attempt_ms: None,
+            begun_ms: now_ms,
             deadline_ms: now_ms + CONTROL_PATIENCE_MS,
         };
         let known = self.products.get(product).await.ok().flatten();

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use clarion_protocol::{Code, ProductId};
 use clarion_storage::{ProductRecord, Store};
+use tokio::sync::Notify;
 
 use crate::failure::Failure;
 use crate::tokens::TokenKeys;
@@ -26,20 +27,23 @@ pub(crate) struct KnownProduct {
 /// The cache. Bounded by the products there are: unknown names are never kept.
 pub(crate) struct Products {
     store: Arc<dyn Store>,
-    known: RwLock<HashMap<ProductId, Arc<KnownProduct>>>,
+    all: RwLock<HashMap<ProductId, Arc<KnownProduct>>>,
     /// Held while a record is changed, so that changes are serial.
     changing: tokio::sync::Mutex<()>,
     /// Goes up with each change: what was read from the store before it is not kept.
     changes: AtomicU64,
+    /// Told of each change of one record.
+    changed: Notify,
 }
 
 impl Products {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            known: RwLock::default(),
+            all: RwLock::default(),
             changing: tokio::sync::Mutex::default(),
             changes: AtomicU64::new(0),
+            changed: Notify::new(),
         }
     }
 
@@ -49,7 +53,7 @@ impl Products {
         &self,
         product: &ProductId,
     ) -> Result<Option<Arc<KnownProduct>>, Failure> {
-        let cached = self.cached(product);
+        let cached = self.known(product);
         if let Some(known) = &cached
             && self.store.time_ms() < known.read_at_ms.load(Ordering::Acquire) + FRESH_MS
         {
@@ -89,6 +93,7 @@ impl Products {
         let result = change(&mut record)?;
         self.store.put_product(record.clone(), false).await?;
         self.learn(record, self.changes.fetch_add(1, Ordering::AcqRel) + 1);
+        self.changed.notify_one();
         Ok(result)
     }
 
@@ -96,9 +101,16 @@ impl Products {
     /// away the former one counts.
     pub(crate) fn forget(&self, product: &ProductId) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        if let Some(known) = self.cached(product) {
+        if let Some(known) = self.known(product) {
             known.read_at_ms.store(0, Ordering::Release);
         }
+        self.changed.notify_one();
+    }
+
+    /// Resolves when a record was changed, here or by another node, since the last time it did. For
+    /// one caller.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Other nodes may have changed any.
@@ -107,8 +119,9 @@ impl Products {
         self.write().values().for_each(|known| known.read_at_ms.store(0, Ordering::Release));
     }
 
-    fn cached(&self, product: &ProductId) -> Option<Arc<KnownProduct>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(product).cloned()
+    /// The product as it was last read, however long ago.
+    pub(crate) fn known(&self, product: &ProductId) -> Option<Arc<KnownProduct>> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).get(product).cloned()
     }
 
     fn learn(&self, record: ProductRecord, changes: u64) -> Arc<KnownProduct> {
@@ -126,6 +139,6 @@ impl Products {
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ProductId, Arc<KnownProduct>>> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
+        self.all.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

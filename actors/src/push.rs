@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::cluster::pending::{NotAppended, Pending};
 use crate::failure::Failure;
-use crate::intake::NewEntry;
+use crate::intake::{NewEntry, UNSEARCHED_MS};
 use crate::kinds::Kind;
 use crate::lane::{Lane, LaneArguments, LaneHandle, Permit};
 use crate::router::Router;
@@ -108,6 +108,8 @@ struct Started {
     expires_at_ms: u64,
     /// Set when an earlier request with this key may have appended already (I2).
     first_attempt_ms: Option<u64>,
+    /// When this request began to work on it.
+    begun_ms: u64,
     /// What that request achieved.
     earlier: Option<PushAccepted>,
 }
@@ -237,7 +239,13 @@ impl Pushes {
         let entropy = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
         let message = MessageId::from_parts(now_ms, entropy);
         let expires_at_ms = now_ms + push.ttl_s * 1000;
-        let new = Started { message, expires_at_ms, first_attempt_ms: None, earlier: None };
+        let new = Started {
+            message,
+            expires_at_ms,
+            first_attempt_ms: None,
+            begun_ms: now_ms,
+            earlier: None,
+        };
         let Some((key, body_hash)) = &push.idempotency else { return Ok(Ok(new)) };
         let made_by_sdk = key.starts_with(SDK_KEY_PREFIX);
         let kept_ms = if made_by_sdk { SDK_KEY_KEPT_MS } else { KEY_KEPT_MS };
@@ -247,8 +255,9 @@ impl Pushes {
             body_hash: *body_hash,
             message,
             expires_at_ms,
-            // Attempts end at the deadline; the claim outlives them (I2).
-            until_ms: deadline_ms + self.limits.attempt_ms,
+            // I2: attempts that do not look for the message first have ended by then. Later ones
+            // do, so whoever takes the claim over meets no blind one.
+            until_ms: deadline_ms.min(now_ms + UNSEARCHED_MS) + self.limits.attempt_ms,
             keep_until_ms: now_ms + kept_ms,
         };
         let outcome = self.store.claim(vec![claim]).await.pop();
@@ -259,7 +268,13 @@ impl Pushes {
             ClaimOutcome::TakenOver { message, expires_at_ms, first_attempt_ms, partial } => {
                 let earlier = partial.and_then(|outcome| serde_json::from_slice(&outcome).ok());
                 let first_attempt_ms = Some(first_attempt_ms);
-                Ok(Ok(Started { message, expires_at_ms, first_attempt_ms, earlier }))
+                Ok(Ok(Started {
+                    message,
+                    expires_at_ms,
+                    first_attempt_ms,
+                    begun_ms: now_ms,
+                    earlier,
+                }))
             }
             ClaimOutcome::Done { outcome, .. } => Ok(Err(replay(&outcome))),
             ClaimOutcome::Mismatch => Err(Failure::new(Code::IdempotencyMismatch)),
@@ -276,7 +291,6 @@ impl Pushes {
         turn: Option<Turn>,
     ) -> PushAccepted {
         let targets = targets_of(&push.audience);
-        let first_ms = self.store.time_ms();
         let mut waiting = Vec::with_capacity(targets.len());
         for target in targets {
             if let Some(done) =
@@ -296,7 +310,7 @@ impl Pushes {
                 (_, Some(done)) => done,
                 (Some((entry, answer)), None) => {
                     let group = &product.isolation_group;
-                    outcome(target, self.settle(entry, group, answer, first_ms).await)
+                    outcome(target, self.settle(entry, group, answer).await)
                 }
                 (None, None) => outcome(target, Err(unknown("not sent"))),
             });
@@ -315,7 +329,6 @@ impl Pushes {
         mut entry: NewEntry,
         group: &Arc<str>,
         mut answer: Option<Pending>,
-        first_ms: u64,
     ) -> Result<Appended, NotAppended> {
         loop {
             let Some(waiting) = answer else {
@@ -329,7 +342,7 @@ impl Pushes {
                 Err(_) => return Err(unknown("no answer in time")),
             }
             // I2: it should not have been tried, but nothing is lost by looking for it.
-            entry.first_attempt_ms.get_or_insert(first_ms);
+            entry.first_attempt_ms.get_or_insert(entry.begun_ms);
             tokio::time::sleep(LOST_APPEND_PAUSE).await;
             answer = self.router.append(&entry, group).await;
         }
@@ -356,6 +369,7 @@ impl Pushes {
             body: push.body.clone(),
             limits,
             first_attempt_ms: started.first_attempt_ms,
+            begun_ms: started.begun_ms,
             deadline_ms,
         }
     }

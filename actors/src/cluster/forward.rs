@@ -250,7 +250,6 @@ impl Forwarder {
 
     /// Through the owner on this node. Returns what its owner dropped untried.
     async fn append_here(&self, requests: Vec<Request>) -> Vec<Request> {
-        let started_ms = self.store.time_ms();
         let mut waiting = Vec::with_capacity(requests.len());
         for request in requests {
             let answer = self.owners.append(&request.entry).await;
@@ -265,7 +264,7 @@ impl Forwarder {
             match answer {
                 Some(result) => drop(request.reply.send(result.map_err(NotAppended::Store))),
                 None => {
-                    request.entry.first_attempt_ms.get_or_insert(started_ms);
+                    request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
                     dropped.push(request);
                 }
             }
@@ -282,6 +281,7 @@ impl Forwarder {
         let end_ms = started_ms + self.attempt_ms;
         let entry = |request: &Request| NewEntry {
             deadline_ms: end_ms.min(request.entry.deadline_ms),
+            first_attempt_ms: request.entry.searched_since(started_ms),
             ..request.entry.clone()
         };
         let entries = requests.iter().map(entry).collect();
@@ -314,7 +314,7 @@ impl Forwarder {
                     continue;
                 }
                 AppendResult::Unknown(_) => {
-                    request.entry.first_attempt_ms.get_or_insert(started_ms);
+                    request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
                     unknown = true;
                     unresolved.push(request);
                     continue;

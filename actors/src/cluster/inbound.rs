@@ -99,8 +99,9 @@ impl Cluster {
     /// Appends for another node, through the owner here, whoever this node thinks owns the log: two
     /// owners at once are harmless, and every gateway that does not tell this one what it reads gets
     /// the hint.
-    fn serve(&self, peer: Arc<Linked>, lane: Lane, request: u64, entries: Vec<NewEntry>) {
+    fn serve(&self, peer: Arc<Linked>, lane: Lane, request: u64, mut entries: Vec<NewEntry>) {
         let (owners, now_ms) = (Arc::clone(&self.router.owners), self.store.time_ms());
+        entries.iter_mut().for_each(|entry| entry.begun_ms = now_ms);
         let serving = Serving::of(&self.serving);
         task::spawn(async move {
             let mut waiting = Vec::with_capacity(entries.len());

@@ -1,8 +1,7 @@
 //! What every link of a node shares, and the work that links leave to tasks.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use clarion_core::session::SessionLimits;
@@ -16,7 +15,7 @@ use clarion_storage::{
 
 use crate::cursors::CursorBuffer;
 use crate::link::inbox::{Answer, Grant, Item, LinkInbox, Refused};
-use crate::products::Products;
+use crate::products::{KnownProduct, Products};
 use crate::push::Turn;
 use crate::relay::{Relays, Subscriber};
 use crate::task;
@@ -59,7 +58,8 @@ pub(crate) struct LinkContext {
     names: RwLock<HashSet<Arc<LogKey>>>,
     /// Sessions by product; empty without a limit.
     places: Arc<Mutex<HashMap<ProductId, usize>>>,
-    sessions: Arc<AtomicUsize>,
+    /// Live sessions by product: as many as hold its token.
+    sessions: Mutex<HashMap<ProductId, Token>>,
     /// Names other access points, for terminals that are sent away.
     elsewhere: OnceLock<Elsewhere>,
 }
@@ -67,14 +67,8 @@ pub(crate) struct LinkContext {
 /// Names access points, the best first.
 pub(crate) type Elsewhere = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// A live session, counted for as long as it is held.
-pub(crate) struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// A live session of a product, counted for as long as this is held.
+pub(crate) type Token = Arc<()>;
 
 /// A session's place among those of its product, given back when dropped.
 #[derive(Debug)]
@@ -105,7 +99,7 @@ impl LinkContext {
         limits: LinkLimits,
         session_limits: SessionLimits,
     ) -> Self {
-        let (names, places, sessions) = (RwLock::default(), Arc::default(), Arc::default());
+        let (names, places, sessions) = (RwLock::default(), Arc::default(), Mutex::default());
         Self {
             node,
             group,
@@ -132,14 +126,37 @@ impl LinkContext {
     }
 
     /// Counts a session.
-    pub(crate) fn count(&self) -> Counted {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(&self.sessions))
+    pub(crate) fn count(&self, product: &ProductId) -> Token {
+        let mut sessions = self.sessions();
+        if let Some(token) = sessions.get(product) {
+            return Arc::clone(token);
+        }
+        Arc::clone(sessions.entry(product.clone()).or_default())
     }
 
     /// Live sessions on this node.
     pub(crate) fn session_count(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
+        self.sessions().values().map(|token| Arc::strong_count(token) - 1).sum()
+    }
+
+    /// Products with live sessions on this node.
+    pub(crate) fn products_in_use(&self) -> Vec<ProductId> {
+        let mut sessions = self.sessions();
+        sessions.retain(|_, token| Arc::strong_count(token) > 1);
+        sessions.keys().cloned().collect()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<ProductId, Token>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a product is another isolation group's, as far as is known here.
+    pub(crate) fn is_elsewhere(&self, product: &ProductId) -> bool {
+        self.products.known(product).is_some_and(|known| !self.serves(&known))
+    }
+
+    fn serves(&self, product: &KnownProduct) -> bool {
+        self.group.as_ref().is_none_or(|group| *group == product.record.isolation_group)
     }
 
     /// A place among the sessions of a product; `Err` if it has as many as it may.
@@ -248,7 +265,7 @@ impl LinkContext {
             Err(_) => return Err(Refused::new(Code::StoreAway)),
         };
         let identity = known.token_keys.verify(&open.token, self.store.time_ms())?;
-        if self.group.as_ref().is_some_and(|group| *group != known.record.isolation_group) {
+        if !self.serves(&known) {
             return Err(Refused::new(Code::WrongGroup));
         }
         if !known.record.kinds.contains(&identity.kind) {

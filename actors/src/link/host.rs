@@ -12,7 +12,7 @@ use clarion_protocol::terminal::{Cursor, LogAlias, LogPosition, NodeFrame, Opene
 use clarion_protocol::{Code, Epoch, LogName, Offset, TopicName};
 use clarion_storage::{CursorSave, OpenedLog, Read};
 
-use super::context::{Counted, LinkContext, Place};
+use super::context::{LinkContext, Place, Token};
 use super::encode;
 use super::inbox::{Grant, LinkInbox};
 use crate::fault;
@@ -69,7 +69,7 @@ pub(super) struct Host {
     /// Up to where the crashed session whose place it took had sent each log; else empty.
     sent_before: Box<[(LogAlias, Offset)]>,
     _place: Option<Box<Place>>,
-    _counted: Counted,
+    _counted: Token,
 }
 
 impl Host {
@@ -90,6 +90,7 @@ impl Host {
             key,
             session,
             exp_s: identity.exp_s,
+            _counted: around.context.count(&identity.product),
             identity,
             generation: opened.generation,
             verify_at_ms: around.now_ms + around.context.limits.generation_check_ms,
@@ -99,7 +100,6 @@ impl Host {
             turns: Turns::default(),
             sent_before: Box::default(),
             _place: place,
-            _counted: around.context.count(),
         };
         let frame = NodeFrame::Opened(Opened {
             s: number,

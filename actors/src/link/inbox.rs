@@ -112,6 +112,8 @@ pub(crate) enum LinkEvent {
     Goaway { after_ms: u64 },
     /// This relay was restarted: register with it again.
     RelayRestarted { relay: u16 },
+    /// A product was given to another isolation group: its sessions are to go there.
+    ProductMoved,
 }
 
 /// The shared part of a link. Its size is part of the cost of a terminal.
@@ -299,7 +301,8 @@ impl Item {
             (Self::Link(known), Self::Link(new)) => match (known, new) {
                 (LinkEvent::Tick, LinkEvent::Tick)
                 | (LinkEvent::Close(_), LinkEvent::Close(_))
-                | (LinkEvent::Goaway { .. }, LinkEvent::Goaway { .. }) => true,
+                | (LinkEvent::Goaway { .. }, LinkEvent::Goaway { .. })
+                | (LinkEvent::ProductMoved, LinkEvent::ProductMoved) => true,
                 (LinkEvent::RelayRestarted { relay }, LinkEvent::RelayRestarted { relay: new }) => {
                     relay == new
                 }
@@ -368,6 +371,7 @@ mod tests {
             inbox.offer(1, 1, &batch(round), false);
             inbox.leave(Item::Interest { session: 1, log: 2, head: Offset(round) });
             inbox.leave(Item::Link(LinkEvent::Tick));
+            inbox.leave(Item::Link(LinkEvent::ProductMoved));
             inbox.leave(Item::Link(LinkEvent::RelayRestarted { relay: (round % 3) as u16 }));
             let event = SessionEvent::NewerGeneration(round);
             inbox.leave(Item::Session { session: 1, event });
@@ -381,7 +385,7 @@ mod tests {
                 newest = generation;
             }
         }
-        assert_eq!((events, newest), (7, 1000));
+        assert_eq!((events, newest), (8, 1000));
         let items: Vec<_> = std::iter::from_fn(|| inbox.take()).collect();
         assert!(items.len() <= 6, "{}", items.len());
         let highest = |item: &Item| matches!(item, Item::Interest { head: Offset(1000), .. });

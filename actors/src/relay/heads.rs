@@ -36,8 +36,23 @@ pub(crate) enum Found {
 /// Comparisons of one relay: one runs at a time, what is asked for meanwhile comes next.
 #[derive(Default)]
 pub(super) struct Comparing {
-    running: bool,
+    /// Its number, which no other has, and what it compares.
+    running: Option<(u64, SlotSet)>,
     wanted: SlotSet,
+}
+
+/// Says that a comparison ended, however it does.
+struct Running {
+    relay: Arc<Slot<RelayMessage>>,
+    number: u64,
+    whole: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let (number, whole) = (self.number, self.whole);
+        let _ = self.relay.cast(RelayMessage::Compared { number, whole });
+    }
 }
 
 impl RelayState {
@@ -69,7 +84,7 @@ impl RelayState {
     pub(super) fn poll(&mut self) {
         let deaf =
             self.arguments.router.upgrade().is_some_and(|router| router.nodes.ownership.is_deaf());
-        if deaf && !self.comparing.running {
+        if deaf && self.comparing.running.is_none() {
             self.compare(&SlotSet::full());
         }
     }
@@ -77,14 +92,25 @@ impl RelayState {
     /// Compares, now or when the comparison that runs is through.
     pub(super) fn compare(&mut self, slots: &SlotSet) {
         self.comparing.wanted.insert_all(slots);
-        if !self.comparing.running {
-            self.compare_wanted();
+        self.compare_rest();
+    }
+
+    /// A comparison ended. One that panicked is made again, with the next request or tidying: not at
+    /// once, or it could do so without end.
+    pub(super) fn compared(&mut self, number: u64, whole: bool) {
+        let ended = self.comparing.running.take_if(|(running, _)| *running == number);
+        match ended {
+            Some(_) if whole => self.compare_wanted(),
+            Some((_, slots)) => self.comparing.wanted.insert_all(&slots),
+            None => {} // a former incarnation's
         }
     }
 
-    pub(super) fn compared(&mut self) {
-        self.comparing.running = false;
-        self.compare_wanted();
+    /// Compares what is wanted, unless a comparison runs.
+    pub(super) fn compare_rest(&mut self) {
+        if self.comparing.running.is_none() {
+            self.compare_wanted();
+        }
     }
 
     fn compare_wanted(&mut self) {
@@ -97,9 +123,10 @@ impl RelayState {
         if logs.is_empty() {
             return;
         }
-        self.comparing.running = true;
-        let (store, slot) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
-        task::spawn(compare_with_store(store, slot, logs));
+        let number = fastrand::u64(..);
+        self.comparing.running = Some((number, slots));
+        let (store, relay) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
+        task::spawn(compare_with_store(store, Running { relay, number, whole: false }, logs));
     }
 
     pub(super) async fn heads_found(&mut self, heads: Vec<(Arc<LogKey>, Offset)>, found: Found) {
@@ -157,7 +184,7 @@ impl RelayState {
 /// Reads heads, some at a time; while the store is away it goes on asking.
 async fn compare_with_store(
     store: Arc<dyn Store>,
-    relay: Arc<Slot<RelayMessage>>,
+    mut running: Running,
     mut logs: Vec<Arc<LogKey>>,
 ) {
     let mut pause = COMPARE_PAUSE;
@@ -175,7 +202,7 @@ async fn compare_with_store(
                 }
             }
         }
-        if relay.cast(RelayMessage::Heads { heads, found: Found::Told }).is_err() {
+        if running.relay.cast(RelayMessage::Heads { heads, found: Found::Told }).is_err() {
             return; // its successor starts with what its sessions register, and that is read anew
         }
         pause = if failed { (pause * 2).min(COMPARE_PAUSE_MAX) } else { COMPARE_PAUSE };
@@ -183,5 +210,5 @@ async fn compare_with_store(
             tokio::time::sleep(pause).await;
         }
     }
-    let _ = relay.cast(RelayMessage::Compared);
+    running.whole = true;
 }

@@ -71,8 +71,8 @@ pub(crate) enum RelayMessage {
     Poll,
     /// Compare the heads of these with the store: something happened that may have cost hints.
     Compare { slots: Arc<SlotSet> },
-    /// That comparison is through.
-    Compared,
+    /// A comparison ended; `whole`: it got through.
+    Compared { number: u64, whole: bool },
     /// How far logs go.
     Heads { heads: Vec<(Arc<LogKey>, Offset)>, found: Found },
     /// Say that messages are handled.
@@ -177,7 +177,7 @@ impl Actor for Relay {
             RelayMessage::CheckHeads => state.check_heads(),
             RelayMessage::Poll => state.poll(),
             RelayMessage::Compare { slots } => state.compare(&slots),
-            RelayMessage::Compared => state.compared(),
+            RelayMessage::Compared { number, whole } => state.compared(number, whole),
             RelayMessage::Heads { heads, found } => state.heads_found(heads, found).await,
             RelayMessage::Progress { reply } => drop(reply.send(())),
             RelayMessage::Tidy => state.tidy(),
@@ -325,6 +325,7 @@ impl RelayState {
     }
 
     fn tidy(&mut self) {
+        self.compare_rest();
         let (mut written, now_s) = (Vec::new(), uptime_s());
         self.ringed.retain(|log, last_s| {
             let Some(Readers::Many(wide)) = self.logs.get_mut(log) else { return false };

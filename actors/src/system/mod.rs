@@ -3,6 +3,7 @@
 
 mod cluster;
 mod drain;
+mod groups;
 mod judge;
 mod questions;
 mod start;

@@ -11,6 +11,7 @@ use clarion_storage::gathered::GatheredStore;
 use ractor::SpawnErr;
 use tokio::sync::watch;
 
+use super::groups::follow_groups;
 use super::judge::{judge, upkeep, watch_over};
 use super::{Inner, System};
 use crate::cluster::asking::Asking;
@@ -126,6 +127,7 @@ impl System {
         task::spawn(upkeep(Arc::downgrade(&inner)));
         if clustered {
             task::spawn(watch_over(Arc::downgrade(&inner)));
+            task::spawn(follow_groups(Arc::downgrade(&inner)));
         }
         Ok(Self { inner })
     }

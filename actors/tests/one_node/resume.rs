@@ -1,8 +1,8 @@
 //! Sessions that end and come back.
 
 use crate::support::*;
-use clarion_protocol::LogName;
 use clarion_protocol::terminal::{Cursor, TerminalFrame};
+use clarion_protocol::{Code, LogName};
 use clarion_storage::Store;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,6 +72,35 @@ async fn cursors_that_could_not_be_written_are_written_when_the_store_is_back() 
     link.ack(alias(&opened, "terminal"), offset_of(&accepted)).await;
     link.settle().await;
     link.cut().await;
+    node.store.set_unavailable(false);
+    node.until_stored("t1", LogName::Terminal, offset_of(&accepted)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_is_told_once_what_was_acknowledged_is_written_down() {
+    // Its next session may be on another node, which has nothing but the store to ask.
+    let node = Node::with(|config| config.session.cursor_flush_ms = 3_600_000).await;
+    for round in 0..20 {
+        let (mut link, opened) = node.open("t1").await;
+        let accepted = node.accepted(to_terminals(&["t1"]), &format!("{round}")).await;
+        assert_eq!(texts(&link.messages(1).await), [format!("{round}")]);
+        link.ack(alias(&opened, "terminal"), offset_of(&accepted)).await;
+        link.send(TerminalFrame::Close { s: 1 }).await;
+        assert_eq!(link.closed().await, (1, Code::SessionClosed.number()));
+        assert_eq!(node.stored("t1", &LogName::Terminal).await, Some(offset_of(&accepted)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_does_not_keep_a_session_from_closing() {
+    let node = Node::start().await;
+    let (mut link, opened) = node.open("t1").await;
+    let accepted = node.accepted(to_terminals(&["t1"]), "x").await;
+    link.messages(1).await;
+    node.store.set_unavailable(true);
+    link.ack(alias(&opened, "terminal"), offset_of(&accepted)).await;
+    link.send(TerminalFrame::Close { s: 1 }).await;
+    assert_eq!(link.closed().await, (1, Code::SessionClosed.number()));
     node.store.set_unavailable(false);
     node.until_stored("t1", LogName::Terminal, offset_of(&accepted)).await;
 }

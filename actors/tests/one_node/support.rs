@@ -223,6 +223,13 @@ impl Node {
         }
     }
 
+    /// The cursor of a terminal that is stored now.
+    pub async fn stored(&self, terminal: &str, log: &LogName) -> Option<Offset> {
+        let (product, id) = (&self.product.product, terminal_id(terminal));
+        let info = self.system.terminal(product, &id).await.unwrap().unwrap();
+        info.cursors.iter().find(|cursor| cursor.log == *log).map(|cursor| cursor.offset)
+    }
+
     /// Waits until a cursor of a terminal is stored.
     pub async fn until_stored(&self, terminal: &str, log: LogName, offset: Offset) {
         let (product, id) = (self.product.product.clone(), terminal_id(terminal));

@@ -148,6 +148,7 @@ fn append_from(log: &Arc<LogKey>, append: WireAppend<'_>) -> Result<NewEntry, Un
             evict: append.evict,
         },
         first_attempt_ms: append.first_attempt_ms,
+        begun_ms: 0, // whoever serves it knows when it came
         deadline_ms: append.deadline_ms,
     })
 }

@@ -44,6 +44,7 @@ fn append() -> NewEntry {
         body: Body::Json(Bytes::from_static(b"1")),
         limits: LogLimits { entries_max: 256, bytes_max: 4096, evict: false },
         first_attempt_ms: Some(5),
+        begun_ms: 0,
         deadline_ms: 900,
     }
 }
