@@ -12,7 +12,7 @@ mod swarm;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use clarion_launch::{Cluster, Node};
+use clarion_launch::{Cluster, LaunchError, Node, wait};
 use clarion_sdk::terminal::Why;
 use scenes::OrTold as _;
 use swarm::{At, Swarm, more, samples};
@@ -189,9 +189,24 @@ async fn heavy_a_draining_node_sends_its_terminals_to_the_others_at_the_configur
     cluster.stop().await.or_told();
 }
 
+/// Waits until a node knows how many links of 40 each has.
+async fn knows(asked: &Node, wanted: [u64; 3]) {
+    let known = wait::until("it knows the loads", swarm::DEADLINE, async || {
+        let state = asked.admin("GET", "/v1/cluster").await?.json();
+        let links = |n: usize| {
+            let load = &state["nodes"][n]["load"];
+            load["links"].as_u64().filter(|_| load["links_max"] == 40)
+        };
+        let seen = [0, 1, 2].map(links);
+        let content = seen == wanted.map(Some);
+        if content { Ok(()) } else { Err(LaunchError::new(format!("{seen:?}"))) }
+    });
+    known.await.or_told();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_an_overloaded_node_sends_newcomers_to_the_idle_one() {
-    let (mut cluster, _directory) =
+    let (cluster, _directory) =
         swarm::cluster("three-nodes", "[terminals]\nlinks_max = 40\n").await;
     let mut swarm = Swarm::new(&cluster.nodes[0]).await;
     let url = |cluster: &Cluster, n: usize| cluster.nodes[n].terminals_url();
@@ -203,23 +218,9 @@ async fn heavy_an_overloaded_node_sends_newcomers_to_the_idle_one() {
     swarm.wait("all online", &full, |seen| seen.node.is_some()).await;
     swarm.wait("all online", &half, |seen| seen.node.is_some()).await;
     // By gossip, so it takes a moment.
-    let asked = cluster.node("node-1").unwrap();
-    clarion_launch::wait::until("the others know", swarm::DEADLINE, async || {
-        let state = asked.admin("GET", "/v1/cluster").await?.json();
-        let links = |n: usize| {
-            let load = &state["nodes"][n]["load"];
-            load["links"].as_u64().filter(|_| load["links_max"] == 40)
-        };
-        let wanted = [Some(38), Some(24), Some(0)];
-        let seen = [links(0), links(1), links(2)];
-        if seen == wanted {
-            Ok(())
-        } else {
-            Err(clarion_launch::LaunchError::new(format!("{seen:?}")))
-        }
-    })
-    .await
-    .or_told();
+    for asked in &cluster.nodes {
+        knows(asked, [38, 24, 0]).await;
+    }
 
     // The full one is named by nobody, itself included; mostly the idle one is named first.
     let mut first = BTreeMap::<String, usize>::new();

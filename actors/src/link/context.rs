@@ -23,6 +23,8 @@ use crate::tokens::Identity;
 
 /// Pauses before each try to read the record of a session again, in milliseconds.
 const REOPEN_PAUSES_MS: [u64; 8] = [0, 100, 400, 1600, 6400, 10_000, 20_000, 20_000];
+/// How often a link that waits for its session is looked at whether it is still there.
+const GONE_LOOK: Duration = Duration::from_millis(100);
 /// How long the answer to `close` waits for the store.
 const CLOSE_SAVE_MAX: Duration = Duration::from_secs(2);
 
@@ -202,7 +204,12 @@ impl LinkContext {
     ) {
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         task::spawn(async move {
-            let answer = context.grant(&open).await;
+            // A terminal that gave up is perhaps somewhere else by now: an `open` that still went to
+            // the store would take its place there (I7), for good.
+            let answer = tokio::select! {
+                answer = context.grant(&open) => answer,
+                () = gone(&inbox) => return,
+            };
             leave(&inbox, session, Answer::Opened(answer));
         });
     }
@@ -453,6 +460,13 @@ impl LinkContext {
         } else {
             task::spawn(crate::relay::read_for(Arc::clone(&self.store), read, subscriber));
         }
+    }
+}
+
+/// Resolves some time after the link has ended.
+async fn gone(inbox: &LinkInbox) {
+    while !inbox.ended() {
+        tokio::time::sleep(GONE_LOOK).await;
     }
 }
 

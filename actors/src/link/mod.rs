@@ -545,10 +545,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             Ok(grant) => *grant,
             Err(refused) => return self.close_session(session, refused.code, "", out),
         };
-        // Its product may have moved since it was granted; from here on the link is told.
-        if self.context.is_elsewhere(&grant.identity.product) {
-            return self.close_session(session, Code::WrongGroup, "", out);
-        }
         let number = self.sessions[at].number;
         let nothing = Stage::Opening(Vec::new());
         let (host, stepped) = match std::mem::replace(&mut self.sessions[at].stage, nothing) {
@@ -613,9 +609,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link<S> {
             LinkEvent::ProductMoved => {
                 let moved = |seat: &&Seat| match &seat.stage {
                     Stage::Live(host) => self.context.is_elsewhere(&host.identity.product),
-                    Stage::Opening(_) | Stage::Reopening(_) => false, // when it is opened: `opened`
+                    Stage::Opening(_) | Stage::Reopening(_) => false, // found by the next look
                 };
-                let keys: Vec<_> = self.sessions.iter().filter(moved).map(|seat| seat.key).collect();
+                let keys: Vec<_> =
+                    self.sessions.iter().filter(moved).map(|seat| seat.key).collect();
                 for key in keys {
                     self.close_session(key, Code::WrongGroup, "", out);
                 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clarion_core::{Body, LogKey};
 use clarion_protocol::http::TerminalKind;
-use clarion_protocol::{MessageId, Offset, ProductId, TerminalId, TopicName};
+use clarion_protocol::{MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
 use clarion_storage::conformance::Harness;
 use clarion_storage::redis::{RedisSettings, RedisStore, init, restored};
 use clarion_storage::{
@@ -321,4 +321,109 @@ async fn places_of_messages_do_not_pile_up() {
     println!("{places} places of 2000 messages");
     assert_eq!(places, order);
     assert!(places < 400, "{places}");
+}
+
+/// The payload of an entry that no upkeep came to is gone a day after the entry expired: that is an
+/// expired entry, not damage that stops a node.
+#[tokio::test]
+async fn an_expired_entry_whose_long_payload_went_first_is_passed() {
+    let alone = Alone::tuned().await;
+    let store = alone.store();
+    let short = Append {
+        expires_at_ms: store.time_ms() + 1000,
+        ..append_of(&*store, &inbox("a"), 1, 5000)
+    };
+    let offset = store.append(vec![short]).await.remove(0).unwrap().offset;
+    append(&*store, &inbox("a"), 2, 10).await;
+    let read = || Read { log: inbox("a"), after: Offset::ZERO, entries_max: 9, bytes_max: 1 << 20 };
+    alone.text(&["DEL", &format!("clarion:{{demo/t/a}}:{offset}")]).await;
+    let early = store.read(vec![read()]).await.remove(0);
+    assert!(matches!(early, Err(StoreError::Fatal(_))), "{early:?}");
+    alone.advance_ms(2000);
+    let page = store.read(vec![read()]).await.remove(0).unwrap();
+    assert_eq!(page.entries.len(), 2);
+    assert_eq!(page.entries[0].body, Body::Tombstone);
+    assert_eq!(page.entries[1].message, MessageId(2));
+}
+
+/// I3: the log of a terminal that never came, and that is pushed to for months, outlives its entries.
+#[tokio::test]
+async fn an_inbox_lives_at_least_as_long_as_its_newest_entry() {
+    let alone = Alone::tuned().await;
+    let store = alone.store();
+    let news = LogKey::topic(&product(), &TopicName::new("news").unwrap());
+    for (log, key) in [(inbox("a"), "clarion:{demo/t/a}"), (news, "clarion:{demo/s/news}")] {
+        append(&*store, &log, 1, 10).await;
+        // As it is when the log is 97 days old.
+        alone.text(&["PEXPIRE", key, "1000"]).await;
+        append(&*store, &log, 2, 10).await;
+        assert!(alone.number(&["PTTL", key]).await > DAY_MS as i64, "{key}");
+    }
+}
+
+/// Indexes that missed a log (the node died right after making it) have it again a day later, when
+/// its readers are seen; else upkeep would not keep the log alive.
+#[tokio::test]
+async fn i3_indexes_are_repaired_when_a_reader_is_seen() {
+    let alone = Alone::tuned().await;
+    let store = alone.store();
+    let open = || OpenSession {
+        user: Some(UserId::new("u").unwrap()),
+        topics: vec![TopicName::new("news").unwrap()],
+        ..open_of("a")
+    };
+    store.open_session(vec![open()]).await.remove(0).unwrap();
+    let indexes = alone.text(&["KEYS", "clarion:{demo/[SU]/[0-9]*}"]).await;
+    let indexes: Vec<&str> = indexes.split('"').filter(|key| key.starts_with("clarion")).collect();
+    assert_eq!(indexes.len(), 2);
+    for index in &indexes {
+        alone.text(&["DEL", index]).await;
+    }
+    alone.text(&["PEXPIRE", "clarion:{demo/b/}", "5000"]).await;
+    alone.advance_ms(DAY_MS + 1);
+    store.open_session(vec![open()]).await.remove(0).unwrap();
+    for index in &indexes {
+        assert_eq!(alone.number(&["EXISTS", index]).await, 1, "{index}");
+    }
+    assert!(alone.number(&["PTTL", "clarion:{demo/b/}"]).await > DAY_MS as i64);
+}
+
+/// I6: a reader of a user's inbox whose record does not know of it (the answer to its new binding was
+/// lost, or the node died on the way) would keep all entries there until the inbox is full.
+#[tokio::test]
+async fn i6_upkeep_takes_out_readers_of_a_users_inbox_that_are_none() {
+    let alone = Alone::tuned().await;
+    let store = alone.store();
+    let open = OpenSession { user: Some(UserId::new("u").unwrap()), ..open_of("a") };
+    let opened = store.open_session(vec![open]).await.remove(0).unwrap();
+    store.open_session(vec![open_of("b")]).await.remove(0).unwrap();
+    // As after a crash between joining and binding (b), and of a terminal that was erased (c).
+    let readers = "clarion:{demo/u/u}:m";
+    alone.text(&["HSET", readers, "b", "0", "c", "0"]).await;
+    let user = LogKey::user(&product(), &UserId::new("u").unwrap());
+    let offset = append(&*store, &user, 1, 10).await;
+    let save = CursorSave {
+        terminal: terminal("a"),
+        log: Arc::clone(&user),
+        generation: opened.generation,
+        epoch: store.epoch(),
+        cursor: offset,
+        attempts: 0,
+        settled: Vec::new(),
+        heartbeat_ms: None,
+    };
+    assert_eq!(store.save_cursors(vec![save]).await, [Ok(SaveOutcome::Saved)]);
+    assert_eq!(ids(&*store, &user).await, [1]);
+    let round = || async { while !store.upkeep(10_000).await.unwrap().complete {} };
+    // Whoever is just binding is not taken out by rounds that follow each other quickly.
+    for _ in 0..4 {
+        round().await;
+    }
+    assert_eq!(alone.number(&["HLEN", readers]).await, 3);
+    for _ in 0..2 {
+        alone.advance_ms(60_001);
+        round().await;
+    }
+    assert_eq!(alone.number(&["HLEN", readers]).await, 1);
+    assert!(ids(&*store, &user).await.is_empty());
 }

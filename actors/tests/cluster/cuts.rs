@@ -220,3 +220,20 @@ async fn nothing_grows_while_a_peer_hangs_and_nothing_stale_happens_when_it_wake
         assert_eq!(node.stored(to_terminal(terminal)).await, 1, "{terminal}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comparison_that_panics_is_not_the_last_one_i12() {
+    let mut world = World::of(&ABC).await;
+    let claims = Claims { terminal: terminal_of("b", &ABC), user: Some("u1"), ..Claims::default() };
+    let (mut link, _) = world.node("a").open_as(claims, &[]).await;
+    link.settle().await;
+    // From here on only comparisons tell "a" of what "b" appends. That of inboxes and users panics.
+    let panics = &world.node("a").store.panics;
+    panics.store(3, std::sync::atomic::Ordering::Release);
+    world.cut("a", "b");
+    let a = world.node("a");
+    let panicked = || a.store.panics.load(std::sync::atomic::Ordering::Acquire) == 0;
+    a.until("comparisons panicked", async || panicked()).await;
+    world.node("b").accepted(to_terminal(claims.terminal), "text").await;
+    assert_eq!(texts(&link.messages_acked(1).await), ["text"]);
+}

@@ -165,3 +165,87 @@ async fn products_of_a_group_are_served_by_its_nodes_alone() {
     let code = clarion_protocol::Code::WrongGroup.number();
     assert_eq!(refused.closed().await, (1, code));
 }
+
+/// Gives `demo` to a group, through a node.
+async fn give(world: &World, at: &str, group: &str) {
+    let change = |record: &mut clarion_storage::ProductRecord| {
+        record.isolation_group = group.into();
+        Ok(())
+    };
+    world.node(at).system.change_product(&product_id("demo"), change).await.unwrap();
+}
+
+/// One node of the group "default" and one of "gold".
+async fn two_groups() -> World {
+    let mut world = World::of(&["a"]).await;
+    world.add("g", "gold", &|_| {}).await;
+    world.link("a", "g");
+    world.all_see(&["a", "g"]);
+    world
+}
+
+const WRONG_GROUP: u16 = clarion_protocol::Code::WrongGroup.number();
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_product_that_gets_another_group_takes_its_live_sessions_along() {
+    let world = two_groups().await;
+    world.node("a").system.create_product(record("other")).await.unwrap();
+    let claims = Claims { product: "other", terminal: "t2", ..Claims::default() };
+    let (mut stays, _) = world.node("a").open_as(claims, &[]).await;
+    let pushed = world.node("a");
+    // Each time through "g": "a" is told, "g" itself knows.
+    for (round, (from, to, group)) in
+        [("a", "g", "gold"), ("g", "a", "default")].into_iter().enumerate()
+    {
+        let (mut link, _) = world.node(from).open("t1").await;
+        link.settle().await;
+        give(&world, "g", group).await;
+        assert_eq!(link.closed().await, (1, WRONG_GROUP));
+        assert_eq!(link.end().await, WRONG_GROUP);
+        let (mut link, _) = world.node(to).open("t1").await;
+        let text = format!("text {round}");
+        let seen = async || {
+            let product = pushed.system.product(&product_id("demo")).await.unwrap().unwrap();
+            (*product.isolation_group == *group).then_some(product)
+        };
+        pushed.until("the pusher knows the group", async || seen().await.is_some()).await;
+        let product = seen().await.unwrap();
+        pushed.system.push(&product, push(to_terminal("t1"), &text)).await.unwrap();
+        assert_eq!(texts(&link.messages_acked(1).await), [text]);
+        link.cut().await;
+    }
+    stays.settle().await;
+    assert!(stays.kept().is_empty(), "{:?}", stays.kept());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_was_not_told_of_another_group_finds_out_by_itself() {
+    let mut world = two_groups().await;
+    let (mut link, _) = world.node("a").open("t1").await;
+    world.cut("a", "g");
+    give(&world, "g", "gold").await;
+    link.settle().await;
+    assert!(link.kept().is_empty(), "it cannot know: {:?}", link.kept());
+    // Its record of the product is no longer fresh then.
+    world.store.advance_ms(30_000);
+    assert_eq!(link.closed().await, (1, WRONG_GROUP));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_being_opened_while_its_product_moves_does_not_stay() {
+    let world = two_groups().await;
+    let a = world.node("a");
+    a.store.opens_held.send_replace(true);
+    let mut link = a.connect();
+    let open = a.open_frame(Claims::default());
+    link.send(clarion_protocol::terminal::TerminalFrame::Open(open)).await;
+    a.store.opened.subscribe().wait_for(|opened| *opened > 0).await.unwrap();
+    give(&world, "g", "gold").await;
+    a.until("it knows", async || {
+        let product = a.system.product(&product_id("demo")).await.unwrap().unwrap();
+        &*product.isolation_group == "gold"
+    })
+    .await;
+    a.store.opens_held.send_replace(false);
+    assert_eq!(link.closed().await, (1, WRONG_GROUP));
+}

@@ -1,8 +1,8 @@
 //! One store for all nodes, as each node sees it: a node can lose it, have its appends held before
-//! they reach it, or close its own end.
+//! they reach it, have sessions wait or reads panic, or close its own end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use clarion_core::{LogKey, Page};
@@ -19,6 +19,12 @@ pub struct NodeStore {
     held: watch::Sender<bool>,
     /// Appends that wait.
     pub waiting: watch::Sender<usize>,
+    /// Sessions are opened, but nobody is told yet.
+    pub opens_held: watch::Sender<bool>,
+    /// Such sessions.
+    pub opened: watch::Sender<usize>,
+    /// Reads of several logs that will panic.
+    pub panics: AtomicUsize,
 }
 
 impl NodeStore {
@@ -28,6 +34,9 @@ impl NodeStore {
             dead: AtomicBool::new(false),
             held: watch::Sender::new(false),
             waiting: watch::Sender::new(0),
+            opens_held: watch::Sender::new(false),
+            opened: watch::Sender::new(0),
+            panics: AtomicUsize::new(0),
         })
     }
 
@@ -67,11 +76,20 @@ impl Store for NodeStore {
     }
     async fn read(&self, reads: Vec<Read>) -> Vec<StoreResult<Page>> {
         self.alive().await;
+        let less = |panics: usize| panics.checked_sub(1);
+        if reads.len() > 1
+            && self.panics.try_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+        {
+            panic!("a read of several logs panics, as the test wants");
+        }
         self.shared.read(reads).await
     }
     async fn open_session(&self, opens: Vec<OpenSession>) -> Vec<StoreResult<OpenedSession>> {
         self.alive().await;
-        self.shared.open_session(opens).await
+        let opened = self.shared.open_session(opens).await;
+        self.opened.send_modify(|opened| *opened += 1);
+        let _ = self.opens_held.subscribe().wait_for(|held| !held).await;
+        opened
     }
     async fn save_cursors(&self, saves: Vec<CursorSave>) -> Vec<StoreResult<SaveOutcome>> {
         self.alive().await;

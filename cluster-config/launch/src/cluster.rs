@@ -12,7 +12,7 @@ use toml::Table;
 
 use crate::follow::LogFollower;
 use crate::haproxy::HaProxy;
-use crate::node::{Node, NodeSpec};
+use crate::node::{Node, NodeSpec, READY_DEADLINE};
 use crate::profile::{Layout, NodeGroup, Profile};
 use crate::{LaunchError, Process, Redis, RedisCluster, RedisOptions, RedisSentinel, port, wait};
 
@@ -121,14 +121,15 @@ impl Cluster {
                 cluster.nodes.push(node);
             }
         }
+        // Else who listens there would be taken for them.
+        cluster.nodes.iter().try_for_each(Node::must_find_ports)?;
         cluster.init_store().await?;
         for node in &mut cluster.nodes {
             node.start()?;
         }
-        for node in &mut cluster.nodes {
-            node.wait_ready().await?;
-        }
+        cluster.wait_ready().await?;
         cluster.wait_joined().await?;
+        cluster.must_run()?;
         cluster.start_proxy().await?;
         cluster.record()?;
         Ok(cluster)
@@ -261,34 +262,57 @@ impl Cluster {
         Ok(&mut self.nodes[index])
     }
 
+    /// That every node runs.
+    fn must_run(&mut self) -> Result<(), LaunchError> {
+        self.nodes.iter_mut().try_for_each(|node| node.process_mut().must_run())
+    }
+
+    /// Waits until every node is ready. If one ends meanwhile, nothing more is waited for.
+    async fn wait_ready(&mut self) -> Result<(), LaunchError> {
+        for at in 0..self.nodes.len() {
+            let what = format!("{} ready", self.nodes[at].name());
+            let ready = wait::until(what, READY_DEADLINE, async || match self.must_run() {
+                Err(ended) => Ok(Err(ended)),
+                Ok(()) => self.nodes[at].says_ready().await.map(Ok),
+            });
+            let late = ready.await;
+            late.map_err(|error| error.with(self.nodes[at].process().failure("is not ready")))??;
+        }
+        Ok(())
+    }
+
     /// Waits until every node that runs has a link to every other one that runs, and knows of
     /// nobody else.
     ///
     /// # Errors
-    /// When that does not come about in time.
+    /// When that does not come about in time, or one of them ends meanwhile.
     pub async fn wait_joined(&mut self) -> Result<(), LaunchError> {
-        let running: Vec<bool> =
-            self.nodes.iter_mut().map(|n| n.process_mut().is_running()).collect();
-        let running = self.nodes.iter().zip(running).filter(|(_, runs)| *runs);
-        let running: Vec<&Node> = running.map(|(node, _)| node).collect();
+        let nodes = self.nodes.iter_mut();
+        let mut running: Vec<&mut Node> =
+            nodes.filter_map(|node| node.process_mut().is_running().then_some(node)).collect();
         if running.len() < 2 || self.shared.seeds.is_empty() {
             return Ok(());
         }
-        let mut names: Vec<&str> = running.iter().map(|node| node.name()).collect();
+        let mut names: Vec<String> = running.iter().map(|node| node.name().to_owned()).collect();
         names.sort_unstable();
         let joined = wait::until("the nodes know each other", JOIN_DEADLINE, async || {
+            // In the place of one that ended another process may answer.
+            let ended = running.iter_mut().find_map(|node| node.process_mut().must_run().err());
+            if let Some(ended) = ended {
+                return Ok(Err(ended));
+            }
             for node in &running {
                 let seen = reachable(node).await?;
                 if seen != names {
                     return Err(LaunchError::new(format!("{} reaches {seen:?}", node.name())));
                 }
             }
-            Ok(())
+            Ok(Ok(()))
         });
         joined.await.map_err(|error| {
             let tails = running.iter().map(|node| node.process().failure("is not joined"));
             tails.fold(error, LaunchError::with)
-        })
+        })?
     }
 
     /// The node of this name.

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use crate::http::{self, Answer};
 use crate::process::Process;
-use crate::{LaunchError, Signal, wait};
+use crate::{LaunchError, Signal, port, wait};
 
 /// How long a node may take until it is ready, its recovery included.
 pub const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -109,18 +109,29 @@ impl Node {
     /// When it does not in time, or ended.
     pub async fn wait_ready(&mut self) -> Result<(), LaunchError> {
         let what = format!("{} ready", self.name());
-        let ready = wait::until(what, READY_DEADLINE, async || {
-            if self.process.must_run().is_err() {
-                return Ok(false);
-            }
-            match self.get("/readyz").await? {
-                Answer { status: 200, .. } => Ok(true),
-                answer => Err(LaunchError::new(format!("{} {}", answer.status, answer.body))),
-            }
+        let ready = wait::until(what, READY_DEADLINE, async || match self.process.must_run() {
+            Err(ended) => Ok(Err(ended)),
+            Ok(()) => self.says_ready().await.map(Ok),
         });
-        let ready =
-            ready.await.map_err(|error| error.with(self.process.failure("is not ready")))?;
-        if ready { Ok(()) } else { self.process.must_run() }
+        ready.await.map_err(|error| error.with(self.process.failure("is not ready")))?
+    }
+
+    /// That it says that it is ready.
+    pub(crate) async fn says_ready(&self) -> Result<(), LaunchError> {
+        match self.get("/readyz").await? {
+            Answer { status: 200, .. } => Ok(()),
+            answer => Err(LaunchError::new(format!("{} {}", answer.status, answer.body))),
+        }
+    }
+
+    /// That nobody has its ports before it is started.
+    pub(crate) fn must_find_ports(&self) -> Result<(), LaunchError> {
+        let all = [Some(self.http), self.terminals, self.peers];
+        let taken = all.into_iter().flatten().find(|at| port::is_taken(*at));
+        taken.map_or(Ok(()), |at| {
+            let (name, at) = (self.name(), at.to_string());
+            Err(LaunchError::new(format!("{name} is to listen on {at}, and another process does")))
+        })
     }
 
     /// Starts it again after it ended, and waits until it is ready.

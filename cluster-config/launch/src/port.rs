@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::LaunchError;
 
@@ -18,6 +19,10 @@ const FIRST: u16 = 10_000;
 const END: u16 = 22_768;
 /// How much higher the second port of a Redis Cluster node is.
 pub const BUS_OFFSET: u16 = 10_000;
+
+/// How often a port that seems to be taken is looked at, and the pause between.
+const LOOKS: usize = 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Those given out by this process: never twice, as their servers may be down just now.
 static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
@@ -50,6 +55,18 @@ pub fn free_at(ip: IpAddr) -> Result<SocketAddr, LaunchError> {
     Err(LaunchError::new(format!("no port of {FIRST} to {} is free at {ip}", END - 1)))
 }
 
+/// Whether somebody listens there, for TCP or UDP, and not only for the moment that it takes another
+/// process to look for a free port.
+pub(crate) fn is_taken(at: SocketAddr) -> bool {
+    (0..LOOKS).all(|_| {
+        let taken = !is_free(at.ip(), at.port());
+        if taken {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        taken
+    })
+}
+
 fn is_free(ip: IpAddr, port: u16) -> bool {
     let at = SocketAddr::new(ip, port);
     let free = |bound: std::io::Result<()>| match bound {
@@ -77,7 +94,7 @@ mod tests {
             let at = free().unwrap();
             assert!(seen.insert(at.port()));
             assert!((FIRST..END).contains(&at.port()));
-            assert!(TcpListener::bind(at).is_ok());
+            assert!(!is_taken(at));
         }
     }
 
@@ -85,7 +102,7 @@ mod tests {
     fn a_port_in_use_is_not_given_out() {
         let at = free().unwrap();
         let held = TcpListener::bind(at).unwrap();
-        assert!(!is_free(at.ip(), at.port()));
+        assert!(!is_free(at.ip(), at.port()) && is_taken(at));
         drop(held);
     }
 }

@@ -27,9 +27,9 @@ Examples:
   clarion product set shop --isolation-group default
 
 Nodes say which group they are of with node.isolation_group; `clarion cluster status` lists them.
-While no node of the group is there, pushes are refused as retryable. Terminals whose links stand stay
-where they are until these end, and messages reach them there late (actors.head_check_ms): drain the
-former nodes one after the other to have them all moved.";
+While no node of the group is there, pushes are refused as retryable. Sessions on nodes of another
+group are closed with `wrong_group` (4009) within seconds, and their terminals connect to nodes of the
+new one. A node that was not told of the change, its links being cut, finds it within 31 seconds.";
 
 /// `clarion product`.
 #[derive(Debug, Args)]

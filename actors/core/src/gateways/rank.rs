@@ -42,8 +42,8 @@ impl AccessPoint {
         }
     }
 
-    /// Links that it can still take (a million at most), times the square of how idle it is (in
-    /// 1024ths, by links or by CPU, whichever is worse). At least 1, so that each has a place in the
+    /// Links that it can still take (a million at most), times the square of how idle it is (0 to
+    /// 1024, by links or by CPU, whichever is worse). At least 1, so that each has a place in the
     /// order; at most 2^40.
     fn attraction(&self) -> u64 {
         let free = self.links_max.saturating_sub(self.links);

@@ -71,12 +71,14 @@ pub(super) fn encode_rest(message: MessageId, expires_at_ms: u64, body: &Body) -
     rest
 }
 
-/// An entry: predecessor, expiry, bytes and whether the rest is aside; message; rest.
+/// An entry: predecessor, expiry, bytes and whether the rest is aside; message; rest. A rest that is
+/// aside goes a day after the entry expired, whether upkeep came to the entry or not.
 pub(super) fn decode_entry(
     tag: &str,
     offset: Offset,
     value: &[u8],
     aside: &[u8],
+    now_ms: u64,
 ) -> StoreResult<Entry> {
     let mut fields = Fields(value);
     let parsed = (|| {
@@ -85,6 +87,10 @@ pub(super) fn decode_entry(
         let is_aside = fields.number(3)? % 2 == 1;
         let message = MessageId(u128::from_be_bytes(fields.take(16)?.try_into().ok()?));
         let rest = if is_aside { aside } else { fields.0 };
+        if is_aside && aside.is_empty() && expires_at_ms <= now_ms {
+            let (predecessor, body) = (Offset(predecessor), Body::Tombstone);
+            return Some(Entry::new(offset, predecessor, message, expires_at_ms, body));
+        }
         let (sum, body) = rest.split_at_checked(CRC_BYTES)?;
         let intact = sum == checksum(message, expires_at_ms, body).to_le_bytes();
         let body = parse_body(body).filter(|_| intact)?;
@@ -260,7 +266,7 @@ mod tests {
         ) {
             let (message, body) = (MessageId(message), Body::Json(Bytes::from(data)));
             let [value, aside] = stored(message, expires_at_ms, &body, is_aside);
-            let entry = decode_entry("tag", Offset(99), &value, &aside).unwrap();
+            let entry = decode_entry("tag", Offset(99), &value, &aside, 0).unwrap();
             prop_assert_eq!(&entry.body, &body);
             prop_assert_eq!((entry.message, entry.predecessor), (message, Offset(77)));
             prop_assert_eq!(entry.expires_at_ms, expires_at_ms.clamp(ORIGIN_MS, EXPIRY_MS_MAX));
@@ -271,12 +277,12 @@ mod tests {
             let at = flip.index(len * 8);
             prop_assume!(part == 1 || (56..96).contains(&at) || at >= 120);
             damaged[part][at / 8] ^= 1 << (at % 8);
-            prop_assert!(decode_entry("tag", Offset(99), &damaged[0], &damaged[1]).is_err());
+            prop_assert!(decode_entry("tag", Offset(99), &damaged[0], &damaged[1], 0).is_err());
         }
 
         #[test]
         fn hostile_bytes_do_no_harm(hostile in proptest::collection::vec(any::<u8>(), 0..120)) {
-            let _ = decode_entry("tag", Offset(1), &hostile, &hostile);
+            let _ = decode_entry("tag", Offset(1), &hostile, &hostile, 5);
             let _ = decode_record("tag", &hostile);
             let _ = decode_place(&hostile, true, 5);
             let _ = decode_counts(&hostile, None, 5);

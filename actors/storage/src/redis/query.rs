@@ -60,7 +60,7 @@ impl RedisStore {
     }
 
     /// Terminals of a user in their order; they are few.
-    async fn readers_of(
+    pub(super) async fn readers_of(
         &self,
         product: &ProductId,
         user: &UserId,

@@ -76,7 +76,7 @@ impl RedisStore {
         while !parts.is_empty() {
             let offset = Offset(parts.number()?);
             let (value, aside) = (parts.bytes()?, parts.bytes()?);
-            entries.push(Arc::new(codec::decode_entry(tag, offset, &value, &aside)?));
+            entries.push(Arc::new(codec::decode_entry(tag, offset, &value, &aside, now_ms)?));
         }
         let page = Page { epoch: self.epoch, entries, head, evicted_to, more };
         Ok(Found { page, now_ms })

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
@@ -20,6 +21,9 @@ use crate::{OpenSession, OpenedLog, OpenedSession, StoreError, StoreResult};
 
 /// Rounds after which others that change the same record at the same time have won.
 const ROUNDS_MAX: usize = 8;
+
+/// What was joined is joined anew after this: less than upkeep waits before it takes it out.
+const JOINED_FOR: Duration = Duration::from_secs(20);
 
 /// Where readers begin, as told by the logs they joined.
 #[derive(Debug, Default)]
@@ -173,7 +177,12 @@ impl RedisStore {
     pub(super) async fn attach(&self, attach: &Attach<'_>) -> StoreResult<Attached> {
         let tag = tag_of(attach.product, LogKind::Terminal, attach.terminal.as_str());
         let mut starts = Starts::default();
+        let mut began = Instant::now();
         for _ in 0..ROUNDS_MAX {
+            // A process that was stopped meanwhile: upkeep may have taken out what was joined.
+            if began.elapsed() > JOINED_FOR {
+                (starts, began) = (Starts::default(), Instant::now());
+            }
             let args = self.attach_args(attach, &starts);
             let answer = self.shards.write(&tag, self.call(&scripts::ATTACH, &tag, args)).await?;
             let mut parts = Parts::of(answer)?;
@@ -229,11 +238,11 @@ impl RedisStore {
             Some(("u", _)) => {
                 let user = attach.session.and_then(|open| open.user.as_ref());
                 let user = user.map_or("", UserId::as_str);
-                let (_, counted) = self.join(product, LogKind::User, user, terminal).await?;
+                let (_, counted) = self.join(product, LogKind::User, user, terminal, true).await?;
                 starts.user = Some(counted);
             }
             Some(("s", topic)) => {
-                let (head, _) = self.join(product, LogKind::Topic, topic, terminal).await?;
+                let (head, _) = self.join(product, LogKind::Topic, topic, terminal, true).await?;
                 starts.topics.insert(topic.to_owned(), head);
             }
             _ => return Err(StoreError::Fatal(format!("a script needs {need:?}"))),
@@ -248,11 +257,11 @@ impl RedisStore {
         terminal: &TerminalId,
     ) -> StoreResult<u64> {
         self.announce(product).await;
-        if self.enlist(product, Index::Terminals, terminal.as_str()).await? {
-            let (head, _) = self.join(product, LogKind::Broadcast, "", terminal).await?;
-            return Ok(head);
-        }
-        Ok(self.head(&LogKey::broadcast(product)).await?.0)
+        let is_new = self.enlist(product, Index::Terminals, terminal.as_str()).await?;
+        // Also of one that is known: a head that is written to a record must be durable (I5), and
+        // what a reader is seen at lives on.
+        let (head, _) = self.join(product, LogKind::Broadcast, "", terminal, is_new).await?;
+        Ok(head)
     }
 
     /// Makes a terminal a reader of a log: the head, and in a user's inbox the offset up to which
@@ -263,13 +272,14 @@ impl RedisStore {
         kind: LogKind,
         name: &str,
         terminal: &TerminalId,
+        is_reader_more: bool,
     ) -> StoreResult<(u64, u64)> {
         let tag = tag_of(product, kind, name);
         let args = self
             .timed(kind)
             .number(self.retention_ms)
             .bytes(terminal.as_str())
-            .number(i128::from(kind == LogKind::Broadcast));
+            .flag(is_reader_more);
         let answer = self.shards.write(&tag, self.call(&scripts::JOIN, &tag, args)).await?;
         let mut parts = Parts::of(answer)?;
         let (head, start, is_new) = (parts.number()?, parts.number()?, parts.number()? == 1);
@@ -325,13 +335,19 @@ impl RedisStore {
         }
     }
 
-    /// Adds a terminal to the indexes its record says it is in, once a day.
+    /// Adds a terminal to the indexes its record says it is in, and its logs to those that upkeep goes
+    /// by, once a day.
     async fn repair(&self, product: &ProductId, terminal: &TerminalId, row: &TerminalRow) {
         let mut outcome = self.register(product, terminal).await.map(drop);
         for sub in row.subs.iter().filter(|sub| !sub.banned) {
             if let LogName::Topic(topic) = &sub.log {
-                let joined = self.join(product, LogKind::Topic, topic.as_str(), terminal).await;
+                let topic = topic.as_str();
+                let joined = self.join(product, LogKind::Topic, topic, terminal, true).await;
                 outcome = outcome.and(joined.map(drop));
+            }
+            let log = shared_key(product, terminal, row.user.as_ref(), &sub.log);
+            if let Some(log) = log.filter(|log| matches!(log.kind, LogKind::User | LogKind::Topic)) {
+                self.enlist_log(&log).await;
             }
         }
         if let Err(error) = outcome {

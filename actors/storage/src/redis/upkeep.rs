@@ -1,12 +1,13 @@
 //! The paced sweep: one node at a time goes round all indexes and has every log remove what expired.
 //! What Redis expires by itself (notes of messages, claims, nonces, long payloads) is not visited. It
-//! also repairs indexes: a member or terminal whose record does not know of it, in two rounds, goes.
+//! also repairs indexes: a member, reader or terminal whose record does not know of it, in two rounds
+//! a minute apart, goes.
 
 use std::collections::HashSet;
 
 use ::redis::Value;
 use clarion_core::LogKind;
-use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName};
+use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
 use super::link::Request;
@@ -25,6 +26,9 @@ const ENTRIES_MAX: u32 = 512;
 const LEASE_MS: u32 = 30_000;
 /// Doubtful members and terminals that are remembered from one round to the next.
 const DOUBTS_MAX: usize = 4096;
+/// Time from the one round to the other, at the least: whoever joins something is in its index before
+/// it is in the record, and is not to be taken out in between.
+const DOUBTFUL_MS: u64 = 60_000;
 
 /// Where the sweep is.
 #[derive(Debug, Default)]
@@ -35,6 +39,10 @@ pub(super) struct Sweep {
     after: String,
     doubts: HashSet<String>,
     doubts_before: HashSet<String>,
+    /// When `doubts_before` was complete.
+    doubted_at_ms: u64,
+    /// Whether that was long enough before this round.
+    decides: bool,
 }
 
 const STEPS: usize = 1 + Index::ALL.len() * BUCKETS as usize;
@@ -46,15 +54,26 @@ struct Swept {
 }
 
 impl Sweep {
-    /// Whether what is doubtful was so in the last round too.
+    /// Whether what is doubtful was so in a round long before too.
     fn doubt(&mut self, what: String) -> bool {
-        if self.doubts_before.contains(&what) {
+        if self.decides && self.doubts_before.contains(&what) {
             return true;
         }
         if self.doubts.len() < DOUBTS_MAX {
             self.doubts.insert(what);
         }
         false
+    }
+
+    fn begin(&mut self, now_ms: u64) {
+        self.decides = self.doubted_at_ms.saturating_add(DOUBTFUL_MS) <= now_ms;
+    }
+
+    fn end(&mut self, now_ms: u64) {
+        if self.decides {
+            self.doubts_before = std::mem::take(&mut self.doubts);
+            self.doubted_at_ms = now_ms;
+        }
     }
 
     fn next_product(&mut self, next: Option<ProductId>) {
@@ -77,6 +96,7 @@ impl RedisStore {
                 break;
             }
             let Some(product) = sweep.product.clone() else {
+                sweep.begin(self.now_ms());
                 self.next_product(&mut sweep, "").await?;
                 if sweep.product.is_none() {
                     done.complete = true;
@@ -87,7 +107,7 @@ impl RedisStore {
             if sweep.step >= STEPS {
                 self.next_product(&mut sweep, product.as_str()).await?;
                 if sweep.product.is_none() {
-                    sweep.doubts_before = std::mem::take(&mut sweep.doubts);
+                    sweep.end(self.now_ms());
                     done.complete = true;
                     break;
                 }
@@ -207,6 +227,11 @@ impl RedisStore {
                     self.check_members(sweep, product, &topic, done).await?;
                 }
             }
+            Index::Users if swept.exists => {
+                if let Ok(user) = UserId::new(name) {
+                    self.check_readers(sweep, product, &user, done).await?;
+                }
+            }
             Index::Users | Index::Topics if !swept.exists => {
                 self.strike(product, index, name).await?;
             }
@@ -279,6 +304,30 @@ impl RedisStore {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// Removes readers of a user's inbox whose record does not say that they are: they would keep its
+    /// entries.
+    async fn check_readers(
+        &self,
+        sweep: &mut Sweep,
+        product: &ProductId,
+        user: &UserId,
+        done: &mut Upkeep,
+    ) -> StoreResult<()> {
+        let readers = self.readers_of(product, user, "", usize::MAX).await?;
+        let readers: Vec<TerminalId> =
+            readers.iter().map(|name| terminal_id(name)).collect::<StoreResult<_>>()?;
+        let records = readers.iter().map(|terminal| self.record(product, terminal));
+        for (terminal, record) in readers.iter().zip(join_all(records).await) {
+            done.examined += 1;
+            let (row, _, _) = record?;
+            let is_reader = row.is_some_and(|row| row.user.as_ref() == Some(user));
+            if !is_reader && sweep.doubt(format!("{product}/U/{user}/{terminal}")) {
+                self.leave(product, LogKind::User, user.as_str(), terminal, Offset::ZERO).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether this process is the one that does upkeep.

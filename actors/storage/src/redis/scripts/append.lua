@@ -9,6 +9,7 @@ local now = now_ms(ARGV[2])
 local wide = kind == 's' or kind == 'b'
 local m, fresh = meta_load(key, kind)
 local out, fields, soonest = { fresh and 1 or 0 }, {}, m.soonest
+local kept_longest = 0
 
 local function audience()
   if kind == 't' then return 1 end
@@ -72,6 +73,7 @@ local function append(message, rest, expires, size, evicted)
   local aside = #rest > 1024
   local value = struct.pack(ENTRY, predecessor, expires - ORIGIN_MS, 2 * size + (aside and 1 or 0)) .. message
   local kept = math.max(expires - now, 0) + KEPT_MS
+  kept_longest = math.max(kept_longest, kept)
   if aside then
     redis.call('SET', key .. ':' .. num(offset), rest, 'PX', num(kept))
   else
@@ -130,5 +132,7 @@ end
 table.insert(fields, 1, meta_pack(m))
 table.insert(fields, 1, '0')
 flush()
-if fresh then redis.call('PEXPIRE', key, ARGV[3]) end
+if fresh then live_at_least(key, math.max(tonumber(ARGV[3]), kept_longest), true)
+-- A log that is older than its key is meant to live.
+elseif kept_longest > 0 then live_at_least(key, kept_longest, false) end
 return out
