@@ -14,6 +14,7 @@ use clarion_core::{Batch, Body, Entry, LogKey};
 use clarion_protocol::{Epoch, MessageId};
 use clarion_storage::{Append, Appended, LogLimits, Store, StoreError, StoreResult};
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 
 use crate::nodes::Nodes;
@@ -24,6 +25,9 @@ use crate::task;
 const BATCH_MAX: usize = 512;
 /// How long a full inbox of a terminal that is online is given to write down what it has read.
 const FULL_INBOX_PAUSES_MS: [u64; 3] = [5, 20, 80];
+
+/// Full inboxes of one batch about which the other nodes are asked at the same time.
+const ASKED_MAX: usize = 128;
 
 /// How long after the beginning of a push a first attempt does not look for its message, in
 /// milliseconds: what bounds the time for which a node that died keeps others from the same push.
@@ -266,12 +270,11 @@ async fn append_when_read(way: Way, requests: Vec<Request>) {
     let mut again = Vec::with_capacity(requests.len());
     let mut round = Round::new(&requests);
     let mut pause_ms = 0;
+    let online = have_flushed(&way, &requests).await;
     for mut request in requests {
-        let pause = FULL_INBOX_PAUSES_MS.get(request.pauses).copied();
-        let log = Arc::clone(&request.entry.log);
-        match pause {
-            Some(ms) if way.nodes.flush_cursors(log).await => {
-                pause_ms = pause_ms.max(ms);
+        match FULL_INBOX_PAUSES_MS.get(request.pauses) {
+            Some(ms) if online.contains(&request.entry.log) => {
+                pause_ms = pause_ms.max(*ms);
                 request.pauses += 1;
                 again.push(request);
             }
@@ -284,6 +287,24 @@ async fn append_when_read(way: Way, requests: Vec<Request>) {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         append_batch(way, again).await;
     }
+}
+
+/// Has the sessions of these inboxes write down what they have read, all at the same time; returns
+/// the inboxes that have one. Nobody is asked about an append for which there is no time, or nobody
+/// waits.
+async fn have_flushed(way: &Way, requests: &[Request]) -> HashSet<Arc<LogKey>> {
+    let now_ms = way.store.time_ms();
+    let wanted = requests.iter().filter(|request| {
+        request.pauses < FULL_INBOX_PAUSES_MS.len()
+            && now_ms < request.entry.deadline_ms
+            && !request.reply.is_closed()
+    });
+    let logs: HashSet<_> = wanted.map(|request| Arc::clone(&request.entry.log)).collect();
+    let flush = |log: Arc<LogKey>| async move {
+        way.nodes.flush_cursors(Arc::clone(&log)).await.then_some(log)
+    };
+    let asked = stream::iter(logs).map(flush).buffer_unordered(ASKED_MAX);
+    asked.filter_map(std::future::ready).collect().await
 }
 
 fn attempt(entry: &NewEntry, started_ms: u64, not_after_ms: u64) -> Append {

@@ -79,6 +79,10 @@ impl Turn {
     }
 }
 
+/// How far apart the clocks of the store's servers may be, in milliseconds: a claim and a log may be
+/// on two of them.
+const CLOCKS_APART_MS: u64 = 500;
+
 /// What pushes need of the config.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PushLimits {
@@ -257,7 +261,9 @@ impl Pushes {
             expires_at_ms,
             // I2: attempts that do not look for the message first have ended by then. Later ones
             // do, so whoever takes the claim over meets no blind one.
-            until_ms: deadline_ms.min(now_ms + UNSEARCHED_MS) + self.limits.attempt_ms,
+            until_ms: deadline_ms.min(now_ms + UNSEARCHED_MS)
+                + self.limits.attempt_ms
+                + CLOCKS_APART_MS,
             keep_until_ms: now_ms + kept_ms,
         };
         let outcome = self.store.claim(vec![claim]).await.pop();

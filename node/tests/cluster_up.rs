@@ -3,10 +3,11 @@
 
 mod command;
 
+use std::path::Path;
 use std::process::Output;
 
 use command::{Running, clarion, code, json, run, stderr, stdout};
-use rustix::process::{Pid, Signal, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 /// Small and quick: one Redis, two nodes.
@@ -34,10 +35,15 @@ struct Up {
 impl Up {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("two.toml"), PROFILE).unwrap();
+        let profile = directory.path().join("two.toml");
+        std::fs::write(&profile, PROFILE).unwrap();
+        Self::of(directory, &profile)
+    }
+
+    fn of(directory: tempfile::TempDir, profile: &Path) -> Self {
         let mut command = clarion();
-        command.current_dir(directory.path());
-        command.args(["--json", "cluster", "up", "two.toml", "--dir", "run", "--port", "0"]);
+        command.current_dir(directory.path()).args(["--json", "cluster", "up"]).arg(profile);
+        command.args(["--dir", "run", "--port", "0"]);
         let process = Running::start(command);
         let ready = serde_json::from_str(&process.out.next()).unwrap();
         Self { process, ready, directory }
@@ -59,6 +65,15 @@ impl Up {
         command.current_dir(self.directory.path()).args(arguments);
         command.env("CLARION_SERVER", server).env("CLARION_CREDENTIALS", credentials);
         command
+    }
+
+    /// What `cluster.json` says of the process of a node.
+    fn pid_of(&self, name: &str) -> Pid {
+        let file = self.directory.path().join("run/cluster.json");
+        let state: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let processes = state["processes"].as_array().unwrap();
+        let node = processes.iter().find(|process| process["name"] == name).unwrap();
+        Pid::from_raw(i32::try_from(node["pid"].as_i64().unwrap()).unwrap()).unwrap()
     }
 
     fn pids(&self) -> Vec<Pid> {
@@ -86,6 +101,10 @@ fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
     for part in ["node-1", "node-2", "ROUND TRIP", "unicast", "inbox_shard", "writable"] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
+    for lane in ["control ", "unicast ", "multicast ", "broadcast "] {
+        assert_eq!(shown.matches(lane).count(), 2, "{lane}for each end of the link\n{shown}");
+    }
+    assert!(!shown.contains("null"), "{shown}");
 
     // Both nodes say the same of where a log is.
     let place = |node| json(&up.run(node, &["--json", "where", "terminal", "phone-1"]));
@@ -129,6 +148,57 @@ fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
     }
     let state: Vec<_> = std::fs::read_dir(up.directory.path().join("run")).unwrap().collect();
     assert!(!state.is_empty(), "its data stays");
+}
+
+#[test]
+fn kill_a_node_by_hand_and_the_terminal_has_every_message() {
+    const MESSAGES: usize = 100;
+    const KILLED_AT: usize = 30;
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster-config/profiles");
+    let mut up = Up::of(tempfile::tempdir().unwrap(), &profiles.join("three-nodes.toml"));
+    let nodes = up.ready["nodes"].as_array().unwrap().clone();
+    let count = MESSAGES.to_string();
+    let mut listen = vec!["--json", "listen", "phone-1", "--count", &count, "--timeout", "100s"];
+    for node in &nodes {
+        listen.extend(["--gateways", node["http"].as_str().unwrap()]);
+    }
+    let mut listening = up.start_client(0, &listen);
+    let on = listening.err.until("listening on node");
+    let on = on.rsplit(' ').next().unwrap().to_owned();
+
+    // Pushes go to the node that has the terminal, and to the next one when that fails.
+    let mut asked = nodes.iter().position(|node| *node["node"] == *on).unwrap();
+    for number in 0..MESSAGES {
+        let (key, payload) = (format!("walk-{number}"), number.to_string());
+        let push = ["push", "--terminal", "phone-1", "--json-payload", &payload, "--key", &key];
+        let mut failed = Vec::new();
+        loop {
+            let mut pushing = up.start_client(asked, &push);
+            if number == KILLED_AT && failed.is_empty() {
+                kill_process(up.pid_of(&on), Signal::KILL).unwrap();
+            }
+            if pushing.wait() == Some(0) {
+                break;
+            }
+            failed.push(pushing.err.rest());
+            assert!(failed.len() <= nodes.len(), "{number}: {failed:?}");
+            asked = (asked + 1) % nodes.len();
+        }
+    }
+    let message = |_| -> Value { serde_json::from_str(&listening.out.next()).unwrap() };
+    let received: Vec<Value> = (0..MESSAGES).map(message).map(|m| m["payload"].clone()).collect();
+    let pushed: Vec<Value> = (0..MESSAGES).map(Value::from).collect();
+    assert_eq!(received, pushed, "each once, in order");
+    assert_eq!(listening.wait(), Some(0));
+
+    let left = usize::from(on == "node-1");
+    let status = json(&up.run(left, &["--json", "cluster", "status"]));
+    for node in status["nodes"].as_array().unwrap() {
+        assert_eq!(node["reachable"], node["node"] != *on, "{node}");
+    }
+    up.process.err.until("has ended");
+    up.process.signal(Signal::INT);
+    assert_eq!(up.process.wait(), Some(0), "{:?}", up.process.err.rest());
 }
 
 #[test]

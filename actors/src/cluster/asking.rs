@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clarion_core::LogKey;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 
 use super::peers::{Linked, LinkedPeers};
@@ -45,11 +47,17 @@ impl Asking {
         tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
     }
 
-    /// Asks every node; whether one said yes.
+    /// Asks every node; whether one said yes. Once one did the others are not waited for.
     pub(crate) async fn any(&self, peers: &LinkedPeers, question: &Question) -> bool {
         let peers = peers.all();
-        let answers = join_all(peers.iter().map(|peer| self.ask(peer, question.clone()))).await;
-        answers.contains(&Some(Reply::Is(true)))
+        let mut answers: FuturesUnordered<_> =
+            peers.iter().map(|peer| self.ask(peer, question.clone())).collect();
+        while let Some(answer) = answers.next().await {
+            if answer == Some(Reply::Is(true)) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Asks every node which of these inboxes have a session there.
@@ -156,6 +164,24 @@ mod tests {
         assert_eq!((asking.len(), refused), (WAITING_MAX, 10));
         assert!(join_all(asked).await.iter().all(Option::is_none));
         assert_eq!(asking.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_yes_is_enough_and_a_no_waits_for_everybody() {
+        let (asking, peers) = (Asking::default(), LinkedPeers::new());
+        let peer = |name: &str| peers.add(Arc::new(Silent(name.into()))).unwrap();
+        let (_silent, speaks) = (peer("silent"), peer("speaks"));
+        for yes in [true, false] {
+            let began = tokio::time::Instant::now();
+            let answer = async {
+                let of_it = |(_, (of, _)): &(&u64, &(NodeNumber, _))| *of == speaks.number;
+                let request = asking.waiting().iter().find(of_it).map(|(request, _)| *request);
+                asking.answered(speaks.number, request.unwrap(), Reply::Is(yes));
+            };
+            let (any, ()) = tokio::join!(asking.any(&peers, &Question::Status), answer);
+            assert_eq!((any, asking.len()), (yes, 0));
+            assert_eq!(began.elapsed() >= PATIENCE, !yes);
+        }
     }
 
     #[tokio::test(start_paused = true)]

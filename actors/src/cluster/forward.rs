@@ -4,13 +4,15 @@
 //!
 //! One attempt ends at a time of the store that goes with it: after it the owner's store refuses it.
 //! Only then is the append tried elsewhere, and looked for (I2). One that certainly was not sent goes
-//! to the next owner at once.
+//! to the next owner at once, and so does one whose owner has no way to the store: that may be so for
+//! this owner alone.
 //!
 //! Bounded by the lanes: every append in here holds a place in flight there. What one peer owes
-//! answers for is bounded by [`WAITING_MAX`]. A task that carries a batch may be lost only with the
-//! process.
+//! answers for is bounded by [`WAITING_MAX`]. If a task that carries a batch panics, what became of the
+//! batch is not known, and the log goes on with what waits behind.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use clarion_core::LogKey;
 use clarion_core::placement::{self, Slot};
 use clarion_storage::{Appended, Store, StoreError};
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::peers::{Linked, LinkedPeers};
@@ -56,7 +59,35 @@ pub(crate) trait Route: Send + Sync {
 struct Request {
     entry: NewEntry,
     group: Arc<str>,
-    reply: oneshot::Sender<Result<Appended, NotAppended>>,
+    /// Until it is answered.
+    reply: Option<oneshot::Sender<Result<Appended, NotAppended>>>,
+}
+
+impl Request {
+    fn answer(mut self, result: Result<Appended, NotAppended>) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(result);
+        }
+    }
+
+    fn refuse(self, error: StoreError) {
+        self.answer(Err(NotAppended::Store(error)));
+    }
+
+    /// Whether its caller has given up.
+    fn is_unwanted(&self) -> bool {
+        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+impl Drop for Request {
+    /// Lost in a panic: an attempt may have been made.
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            let lost = StoreError::Unknown("the way to its owner crashed".into());
+            let _ = reply.send(Err(NotAppended::Store(lost)));
+        }
+    }
 }
 
 /// See the module.
@@ -81,7 +112,7 @@ struct Waiting {
 
 /// Where a batch goes next.
 enum Next {
-    Here,
+    Here(Arc<str>),
     To(Arc<Linked>),
     Nobody,
 }
@@ -116,7 +147,7 @@ impl Forwarder {
     pub(crate) fn forward(&self, entry: NewEntry, group: Arc<str>) -> Pending {
         let (reply, answer) = oneshot::channel();
         let log = Arc::clone(&entry.log);
-        let request = Request { entry, group, reply };
+        let request = Request { entry, group, reply: Some(reply) };
         let mut on_the_way = self.on_the_way();
         if let Some(behind) = on_the_way.get_mut(&log) {
             behind.push_back(request);
@@ -152,7 +183,12 @@ impl Forwarder {
 
     async fn carry_log(self: Arc<Self>, log: Arc<LogKey>, mut batch: Vec<Request>) {
         loop {
-            self.carry(batch).await;
+            if AssertUnwindSafe(self.carry(batch)).catch_unwind().await.is_err() {
+                metrics::counter!("clarion_forward_panics_total").increment(1);
+                tracing::error!(%log, "a task that carries appends panicked");
+                // Its attempt may be under way still, and nothing overtakes it (I8).
+                pause(self.attempt_ms + ANSWER_LATE_MS).await;
+            }
             let mut on_the_way = self.on_the_way();
             let Some(behind) = on_the_way.get_mut(&log) else { return };
             batch = take_some(behind);
@@ -166,39 +202,53 @@ impl Forwarder {
     /// Resolves every append of a batch, in whatever order its owners take them.
     async fn carry(&self, mut requests: Vec<Request>) {
         let mut passed_over: Vec<Arc<str>> = Vec::new();
+        // What those said that have no way to the store, as long as all who were asked say so.
+        let (mut away, mut others) = (None, false);
         let mut full = 0;
         loop {
             requests = self.still_wanted(requests);
             let Some(first) = requests.first() else { return };
             let slot = placement::slot_of(&first.entry.log);
-            match self.next(&first.group, slot, &passed_over) {
-                Next::Here => requests = self.append_here(requests).await,
+            let (id, tried) = match self.next(&first.group, slot, &passed_over) {
+                Next::Here(id) => (id, self.append_here(requests).await),
+                Next::To(peer) => (Arc::clone(peer.id()), self.attempt(&peer, requests).await),
                 Next::Nobody => {
-                    passed_over.clear();
-                    self.wait_for_somebody(&requests).await;
-                }
-                Next::To(peer) => {
-                    let id = Arc::clone(peer.id());
-                    match self.attempt(&peer, requests).await {
-                        Tried::Refused(back, Refused::Full) if full < FULL_PAUSES_MS.len() => {
-                            requests = back;
-                            pause(FULL_PAUSES_MS[full]).await;
-                            full += 1;
-                        }
-                        Tried::Refused(back, _) => {
-                            requests = back;
-                            passed_over.push(id);
-                        }
-                        Tried::Done(unresolved, again) => {
-                            requests = unresolved;
-                            // One that answered is asked again; one that did not is passed over.
-                            if !again {
-                                passed_over.push(id);
-                            }
-                        }
+                    if let (Some(why), false) = (&away, others) {
+                        let unavailable = || StoreError::Unavailable(String::clone(why));
+                        return requests.into_iter().for_each(|r| r.refuse(unavailable()));
                     }
+                    passed_over.clear();
+                    (away, others) = (None, false);
+                    self.wait_for_somebody(&requests).await;
+                    continue;
+                }
+            };
+            match tried {
+                Tried::Refused(back, Refused::Full) if full < FULL_PAUSES_MS.len() => {
+                    requests = back;
+                    pause(FULL_PAUSES_MS[full]).await;
+                    full += 1;
+                    continue;
+                }
+                Tried::Refused(back, _) => {
+                    requests = back;
+                    others = true;
+                }
+                // One that answered is asked again; one that did not is passed over.
+                Tried::Done(unresolved, Then::Again) => {
+                    requests = unresolved;
+                    continue;
+                }
+                Tried::Done(unresolved, Then::Next) => {
+                    requests = unresolved;
+                    others = true;
+                }
+                Tried::Done(unresolved, Then::Away(why)) => {
+                    requests = unresolved;
+                    away = Some(why);
                 }
             }
+            passed_over.push(id);
         }
     }
 
@@ -215,7 +265,7 @@ impl Forwarder {
         for suspects in [false, true] {
             for id in order.iter().filter(|id| !passed_over.contains(id)) {
                 if route.is_me(id) {
-                    return Next::Here;
+                    return Next::Here(Arc::clone(id));
                 }
                 let peer = self.peers.of(id);
                 if let Some(peer) = peer.filter(|peer| suspects || !peer.is_suspect(now_ms)) {
@@ -231,7 +281,7 @@ impl Forwarder {
         let now_ms = self.store.time_ms();
         let mut wanted = Vec::with_capacity(requests.len());
         for request in requests {
-            if request.reply.is_closed() {
+            if request.is_unwanted() {
                 continue;
             }
             if now_ms + GIVE_UP_MS < request.entry.deadline_ms {
@@ -243,36 +293,43 @@ impl Forwarder {
             } else {
                 NotAppended::NobodyReached
             };
-            let _ = request.reply.send(Err(error));
+            request.answer(Err(error));
         }
         wanted
     }
 
-    /// Through the owner on this node. Returns what its owner dropped untried.
-    async fn append_here(&self, requests: Vec<Request>) -> Vec<Request> {
+    /// Through the owner on this node, which tries on its own until there is no time left.
+    async fn append_here(&self, requests: Vec<Request>) -> Tried {
         let mut waiting = Vec::with_capacity(requests.len());
         for request in requests {
             let answer = self.owners.append(&request.entry).await;
             waiting.push((request, answer));
         }
-        let mut dropped = Vec::new();
+        let (mut results, mut dropped) = (Results::default(), false);
         for (mut request, answer) in waiting {
             let answer = match answer {
                 Some(answer) => answer.await.ok(),
                 None => None,
             };
             match answer {
-                Some(result) => drop(request.reply.send(result.map_err(NotAppended::Store))),
+                Some(Err(error @ (StoreError::Unknown(_) | StoreError::TooLate))) => {
+                    results.refuse_away();
+                    request.refuse(error);
+                }
+                Some(result) => results.take(request, result.into()),
                 None => {
                     request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
-                    dropped.push(request);
+                    results.take(request, AppendResult::NotTried);
+                    dropped = true;
                 }
             }
         }
-        if !dropped.is_empty() {
+        if dropped {
             pause(NOBODY_PAUSE_MS).await;
+            let unresolved = results.unresolved.into_iter().map(|(request, _)| request).collect();
+            return Tried::Done(unresolved, Then::Again);
         }
-        dropped
+        results.tried()
     }
 
     /// One attempt through another node. What it leaves unresolved may be tried again at once.
@@ -301,36 +358,16 @@ impl Forwarder {
                 vec![AppendResult::Unknown("no answer in time".into()); requests.len()]
             }
         };
-        let (mut unresolved, mut unknown, mut not_tried) = (Vec::new(), false, false);
-        for (mut request, result) in requests.drain(..).zip(results) {
-            let error = match result {
-                AppendResult::Done(appended) => {
-                    let _ = request.reply.send(Ok(appended));
-                    continue;
-                }
-                AppendResult::NotTried => {
-                    not_tried = true;
-                    unresolved.push(request);
-                    continue;
-                }
-                AppendResult::Unknown(_) => {
-                    request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
-                    unknown = true;
-                    unresolved.push(request);
-                    continue;
-                }
-                AppendResult::Unavailable(why) => StoreError::Unavailable(why),
-                AppendResult::LogFull => StoreError::LogFull,
-                AppendResult::Full(why) => StoreError::Full(why),
-            };
-            let _ = request.reply.send(Err(NotAppended::Store(error)));
+        let mut sorted = Results::default();
+        for (request, result) in requests.drain(..).zip(results) {
+            sorted.take(request, result);
         }
-        if unknown {
+        if sorted.unknown > 0 {
             // I2: its attempt has ended before another one begins.
-            metrics::counter!("clarion_forwards_unknown_total").increment(unresolved.len() as u64);
+            metrics::counter!("clarion_forwards_unknown_total").increment(sorted.unknown);
             self.wait_until_after(end_ms).await;
         }
-        Tried::Done(unresolved, !unknown && !not_tried)
+        sorted.tried()
     }
 
     fn send(
@@ -373,8 +410,71 @@ impl Forwarder {
 enum Tried {
     /// It was not sent.
     Refused(Vec<Request>, Refused),
-    /// What is unresolved, and whether the same node is to be asked again.
-    Done(Vec<Request>, bool),
+    /// What is unresolved, in its order.
+    Done(Vec<Request>, Then),
+}
+
+/// Who is asked after an attempt.
+enum Then {
+    Again,
+    Next,
+    /// The next one: this one has no way to the store.
+    Away(String),
+}
+
+/// The results of a batch of one log: callers are answered, the rest is tried again or elsewhere.
+#[derive(Default)]
+struct Results {
+    /// With why the store was away, if it was.
+    unresolved: Vec<(Request, Option<String>)>,
+    unknown: u64,
+    not_tried: bool,
+}
+
+impl Results {
+    fn take(&mut self, mut request: Request, result: AppendResult) {
+        match result {
+            AppendResult::Done(appended) => {
+                self.refuse_away();
+                request.answer(Ok(appended));
+            }
+            AppendResult::NotTried => {
+                self.not_tried = true;
+                self.unresolved.push((request, None));
+            }
+            AppendResult::Unknown(_) => {
+                self.refuse_away();
+                self.unknown += 1;
+                request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
+                self.unresolved.push((request, None));
+            }
+            AppendResult::Unavailable(why) => {
+                // I2: its owner may have tried more than once, and known nothing of the first time.
+                request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
+                self.unresolved.push((request, Some(why)));
+            }
+            AppendResult::LogFull => request.refuse(StoreError::LogFull),
+            AppendResult::Full(why) => request.refuse(StoreError::Full(why)),
+        }
+    }
+
+    /// I8: a later one of the log is in, or may be; those before it that are not come too late.
+    fn refuse_away(&mut self) {
+        let away = |(_, away): &mut (Request, Option<String>)| away.is_some();
+        for (request, why) in self.unresolved.extract_if(.., away) {
+            request.refuse(StoreError::Unavailable(why.unwrap_or_default()));
+        }
+    }
+
+    fn tried(self) -> Tried {
+        let away = self.unresolved.iter().find_map(|(_, away)| away.clone());
+        let then = match away {
+            _ if self.unknown > 0 || self.not_tried => Then::Next,
+            Some(why) => Then::Away(why),
+            None => Then::Again,
+        };
+        Tried::Done(self.unresolved.into_iter().map(|(request, _)| request).collect(), then)
+    }
 }
 
 /// Takes a message out of the books however the waiting ends.

@@ -3,7 +3,7 @@
 //! hints (I12): an owner that cannot be heard, one that died, a notice that hints were dropped.
 //! All are reads of heads, paced, so that a fault of many nodes is no storm on the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clarion_core::LogKey;
@@ -20,9 +20,8 @@ use crate::task;
 const HINT_PATIENCE: Duration = Duration::from_secs(1);
 /// Logs whose heads are read at once.
 const HEAD_CHECK_SLICE: usize = 256;
-/// The pause between such reads of one relay, and the longest while the store is away.
+/// The pause between such reads of one relay.
 const COMPARE_PAUSE: Duration = Duration::from_millis(20);
-const COMPARE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Who says how far a log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +38,16 @@ pub(super) struct Comparing {
     /// Its number, which no other has, and what it compares.
     running: Option<(u64, SlotSet)>,
     wanted: SlotSet,
+    /// Logs that a comparison could not read, the one that failed last at the front: they come after
+    /// all others, with the next request or tidying. So a part of the store that is away holds up
+    /// nothing of the rest. At most the logs that were read here when one began.
+    failed: Arc<Mutex<Vec<Arc<LogKey>>>>,
 }
 
 /// Says that a comparison ended, however it does.
 struct Running {
     relay: Arc<Slot<RelayMessage>>,
+    failed: Arc<Mutex<Vec<Arc<LogKey>>>>,
     number: u64,
     whole: bool,
 }
@@ -96,11 +100,15 @@ impl RelayState {
     }
 
     /// A comparison ended. One that panicked is made again, with the next request or tidying: not at
-    /// once, or it could do so without end.
+    /// once, or it could do so without end. The same goes for logs that could not be read.
     pub(super) fn compared(&mut self, number: u64, whole: bool) {
         let ended = self.comparing.running.take_if(|(running, _)| *running == number);
         match ended {
-            Some(_) if whole => self.compare_wanted(),
+            Some(_) if whole => {
+                if !self.comparing.wanted.is_empty() {
+                    self.compare_wanted();
+                }
+            }
             Some((_, slots)) => self.comparing.wanted.insert_all(&slots),
             None => {} // a former incarnation's
         }
@@ -114,19 +122,26 @@ impl RelayState {
     }
 
     fn compare_wanted(&mut self) {
-        let slots = std::mem::take(&mut self.comparing.wanted);
-        if slots.is_empty() || self.logs.is_empty() {
-            return;
-        }
-        let read = self.logs.keys().filter(|log| slots.contains(placement::slot_of(log)));
-        let logs: Vec<_> = read.cloned().collect();
+        let mut slots = std::mem::take(&mut self.comparing.wanted);
+        // Read from the end: what failed before comes last.
+        let mut logs = std::mem::take(&mut *lock(&self.comparing.failed));
+        logs.retain(|log| {
+            self.logs.contains_key(log) && !slots.contains(placement::slot_of(log))
+        });
+        let failed = logs.len();
+        let wanted = self.logs.keys().filter(|log| slots.contains(placement::slot_of(log)));
+        logs.extend(wanted.cloned());
         if logs.is_empty() {
             return;
         }
+        // Should it panic, they are wanted again.
+        slots.extend(logs[..failed].iter().map(|log| placement::slot_of(log)));
         let number = fastrand::u64(..);
         self.comparing.running = Some((number, slots));
         let (store, relay) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
-        task::spawn(compare_with_store(store, Running { relay, number, whole: false }, logs));
+        let failed = Arc::clone(&self.comparing.failed);
+        let running = Running { relay, failed, number, whole: false };
+        task::spawn(compare_with_store(store, running, logs));
     }
 
     pub(super) async fn heads_found(&mut self, heads: Vec<(Arc<LogKey>, Offset)>, found: Found) {
@@ -181,34 +196,43 @@ impl RelayState {
     }
 }
 
-/// Reads heads, some at a time; while the store is away it goes on asking.
+/// Reads heads, some at a time, and each log once. A read that brings nothing ends it: the store is
+/// away, and the rest is read first the next time.
 async fn compare_with_store(
     store: Arc<dyn Store>,
     mut running: Running,
     mut logs: Vec<Arc<LogKey>>,
 ) {
-    let mut pause = COMPARE_PAUSE;
     while !logs.is_empty() {
         let some = logs.split_off(logs.len().saturating_sub(HEAD_CHECK_SLICE));
         let pages = store.read(some.iter().cloned().map(head_read).collect()).await;
         let mut heads = Vec::with_capacity(some.len());
-        let mut failed = false;
+        let mut failed = Vec::new();
         for (log, page) in some.into_iter().zip(pages) {
             match page {
                 Ok(page) => heads.push((log, page.head)),
-                Err(_) => {
-                    failed = true;
-                    logs.push(log);
-                }
+                Err(_) => failed.push(log),
             }
+        }
+        let nothing_came = heads.is_empty();
+        if !failed.is_empty() {
+            if nothing_came {
+                failed.append(&mut logs);
+            }
+            let mut known = lock(&running.failed);
+            failed.append(&mut known);
+            *known = failed;
         }
         if running.relay.cast(RelayMessage::Heads { heads, found: Found::Told }).is_err() {
             return; // its successor starts with what its sessions register, and that is read anew
         }
-        pause = if failed { (pause * 2).min(COMPARE_PAUSE_MAX) } else { COMPARE_PAUSE };
         if !logs.is_empty() {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(COMPARE_PAUSE).await;
         }
     }
     running.whole = true;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

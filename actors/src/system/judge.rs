@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clarion_cluster::membership::Load;
+use clarion_storage::{StoreError, StoreResult};
 
 use super::Inner;
 
@@ -16,6 +17,9 @@ const GOOD_JUDGEMENTS: u32 = 3;
 /// How often it is asked whether the parts of the node make progress, and how long they may take.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the store must have been away before a node owns nothing for it: longer than its
+/// fail-over, which every node sees.
+const STORE_AWAY: Duration = Duration::from_secs(5);
 /// Ticks of processor time in a second, on every Linux there is.
 const TICKS_PER_S: f64 = 100.0;
 /// Records that one round of upkeep looks at, and the pause between rounds.
@@ -40,10 +44,12 @@ pub(super) async fn judge(inner: std::sync::Weak<Inner>) {
     }
 }
 
-/// Tells the cluster each second how busy this node is, and whether its parts still take messages: a
-/// node that stands still, though its sockets answer, must not own anything.
+/// Tells the cluster each second how busy this node is, and whether it works: a node whose parts stand
+/// still, though its sockets answer, or that alone lost its way to the store must not own anything.
+/// (What most suffer from is no sickness: then membership leaves everything as it is.)
 pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
     let mut cpu = Cpu::default();
+    let mut away = Away::default();
     let mut sick = false;
     loop {
         tokio::time::sleep(PROGRESS_EVERY).await;
@@ -54,12 +60,36 @@ pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
         inner.cluster.tick();
         let Some(joined) = inner.joined.get() else { continue };
         joined.membership.set_load(inner.load(cpu.permille()));
-        let well = tokio::time::timeout(PROGRESS_PATIENCE, inner.progress()).await.is_ok();
+        let moves = tokio::time::timeout(PROGRESS_PATIENCE, inner.progress()).await.is_ok();
+        let reached = !away.is_long(&inner.store.health().writable, Instant::now());
+        let well = moves && reached;
         if sick == well {
             sick = !well;
-            tracing::warn!(sick, "whether relays, owners, link shards and lanes take messages");
+            tracing::warn!(
+                sick,
+                moves,
+                reached,
+                "whether this node's parts take messages, and it reaches the store"
+            );
             joined.membership.set_sick(sick);
         }
+    }
+}
+
+/// For how long the store has been away.
+#[derive(Default)]
+struct Away {
+    since: Option<Instant>,
+}
+
+impl Away {
+    /// A store that is full is there: no other node could write either.
+    fn is_long(&mut self, writable: &StoreResult<()>, now: Instant) -> bool {
+        self.since = match writable {
+            Ok(()) | Err(StoreError::Full(_)) => None,
+            Err(_) => self.since.or(Some(now)),
+        };
+        self.since.is_some_and(|since| now.duration_since(since) >= STORE_AWAY)
     }
 }
 
@@ -129,5 +159,22 @@ pub(super) async fn upkeep(inner: std::sync::Weak<Inner>) {
             }
             Err(error) => tracing::warn!(%error, "upkeep of the store failed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_away_for_long_once_it_was_without_a_break_and_not_because_it_is_full() {
+        let (mut away, began) = (Away::default(), Instant::now());
+        let mut at = |ms, writable| away.is_long(&writable, began + Duration::from_millis(ms));
+        let gone = || Err(StoreError::Unavailable("gone".into()));
+        assert!(!at(0, gone()) && !at(4999, gone()), "a fail-over");
+        assert!(at(5000, gone()) && at(60_000, gone()));
+        assert!(!at(60_001, Ok(())) && !at(60_002, gone()) && !at(65_001, gone()), "anew");
+        assert!(at(65_002, gone()));
+        assert!(!at(70_000, Err(StoreError::Full("full".into()))));
     }
 }

@@ -372,7 +372,7 @@ async fn i3_indexes_are_repaired_when_a_reader_is_seen() {
         topics: vec![TopicName::new("news").unwrap()],
         ..open_of("a")
     };
-    store.open_session(vec![open()]).await.remove(0).unwrap();
+    let opened = store.open_session(vec![open()]).await.remove(0).unwrap();
     let indexes = alone.text(&["KEYS", "clarion:{demo/[SU]/[0-9]*}"]).await;
     let indexes: Vec<&str> = indexes.split('"').filter(|key| key.starts_with("clarion")).collect();
     assert_eq!(indexes.len(), 2);
@@ -380,8 +380,27 @@ async fn i3_indexes_are_repaired_when_a_reader_is_seen() {
         alone.text(&["DEL", index]).await;
     }
     alone.text(&["PEXPIRE", "clarion:{demo/b/}", "5000"]).await;
+    // And the terminal is not among the readers of its user's inbox, which could lose entries.
+    let user = LogKey::user(&product(), &UserId::new("u").unwrap());
+    let first = append(&*store, &user, 1, 10).await;
+    let save = CursorSave {
+        terminal: terminal("a"),
+        log: Arc::clone(&user),
+        generation: opened.generation,
+        epoch: store.epoch(),
+        cursor: first,
+        attempts: 0,
+        settled: Vec::new(),
+        heartbeat_ms: None,
+    };
+    let readers = "clarion:{demo/u/u}:m";
+    alone.text(&["HSET", readers, "keeper", "0"]).await;
+    assert_eq!(store.save_cursors(vec![save]).await, [Ok(SaveOutcome::Saved)]);
+    append(&*store, &user, 2, 10).await;
+    alone.text(&["HDEL", readers, "a"]).await;
     alone.advance_ms(DAY_MS + 1);
     store.open_session(vec![open()]).await.remove(0).unwrap();
+    assert_eq!(alone.number(&["HGET", readers, "a"]).await as u64, first.0, "from where it was");
     for index in &indexes {
         assert_eq!(alone.number(&["EXISTS", index]).await, 1, "{index}");
     }

@@ -202,14 +202,14 @@ async fn a_product_that_gets_another_group_takes_its_live_sessions_along() {
         give(&world, "g", group).await;
         assert_eq!(link.closed().await, (1, WRONG_GROUP));
         assert_eq!(link.end().await, WRONG_GROUP);
-        let (mut link, _) = world.node(to).open("t1").await;
         let text = format!("text {round}");
         let seen = async || {
             let product = pushed.system.product(&product_id("demo")).await.unwrap().unwrap();
             (*product.isolation_group == *group).then_some(product)
         };
-        pushed.until("the pusher knows the group", async || seen().await.is_some()).await;
+        pushed.until("\"a\" knows the group", async || seen().await.is_some()).await;
         let product = seen().await.unwrap();
+        let (mut link, _) = world.node(to).open("t1").await;
         pushed.system.push(&product, push(to_terminal("t1"), &text)).await.unwrap();
         assert_eq!(texts(&link.messages_acked(1).await), [text]);
         link.cut().await;

@@ -27,8 +27,8 @@ Examples:
   clarion product set shop --isolation-group default
 
 Nodes say which group they are of with node.isolation_group; `clarion cluster status` lists them.
-While no node of the group is there, pushes are refused as retryable. Sessions on nodes of another
-group are closed with `wrong_group` (4009) within seconds, and their terminals connect to nodes of the
+While no node of the group is there, pushes are refused as retryable. Sessions on nodes of other
+groups are closed with `wrong_group` (4009) within seconds: their terminals connect to nodes of the
 new one. A node that was not told of the change, its links being cut, finds it within 31 seconds.";
 
 /// `clarion product`.

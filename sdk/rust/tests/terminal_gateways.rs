@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clarion_sdk::backoff::Backoff;
+use clarion_sdk::protocol::Code;
 use clarion_sdk::protocol::http::{Gateway, Gateways};
 use clarion_sdk::protocol::terminal::NodeFrame;
 use clarion_sdk::terminal::{Builder, Why};
@@ -154,6 +155,22 @@ async fn the_pause_of_the_last_access_point_is_kept() {
     full.refuse().await;
     let (_, retry_in) = disconnected(&mut events).await;
     assert!(retry_in >= Duration::from_secs(3600), "{retry_in:?}");
+}
+
+#[tokio::test]
+async fn a_product_that_moved_to_other_nodes_is_looked_for_with_a_new_list() {
+    let (a, b, c) = (Door::new().await, Door::new().await, Door::new().await);
+    let api = Api::listing(&[a.url(), b.url()]).await;
+    let (_handle, mut events) = terminal(&api).connect().await.unwrap();
+    let mut link = a.session().await;
+    *api.list.lock().await = vec![c.url()];
+    let (code, reason) = (Code::WrongGroup.number(), Code::WrongGroup.as_str().to_owned());
+    let reconnect = Code::WrongGroup.reconnect();
+    link.send(&NodeFrame::Closed { s: 1, code, reason, reconnect, detail: None }).await;
+    let (why, _) = disconnected(&mut events).await;
+    assert!(matches!(why, Why::Closed { code: 4009, .. }), "{why}");
+    c.session().await;
+    assert_eq!(api.asked(), 2);
 }
 
 #[tokio::test]

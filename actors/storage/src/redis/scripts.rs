@@ -17,30 +17,30 @@ macro_rules! scripts {
 }
 
 scripts! {
-    APPEND = "append", "#!lua", ["time" "meta" "entry" "rows" "inbox" "inbox_remove" "stream" "prune"];
+    APPEND = "append", "#!lua", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "stream" "prune"];
     ATTACH = "attach", "#!lua", ["time" "meta" "record"];
     CLAIM = "claim", "#!lua", ["time"];
-    COUNT = "count", "#!lua flags=allow-oom", ["time" "meta" "entry" "rows" "inbox" "inbox_remove" "passing" "trim"];
-    DELIVERED = "delivered", "#!lua flags=allow-oom", ["time" "entry" "rows"];
+    COUNT = "count", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "passing" "trim"];
+    DELIVERED = "delivered", "#!lua flags=allow-oom", ["still" "time" "entry" "rows"];
     DETACH = "detach", "#!lua flags=allow-oom", ["time" "meta" "record"];
     ENLIST = "enlist", "#!lua", [];
-    ERASE = "erase", "#!lua flags=allow-oom", ["time" "meta" "entry" "rows" "inbox" "inbox_remove" "record"];
+    ERASE = "erase", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "record"];
     FINISH = "finish", "#!lua", [];
-    JOIN = "join", "#!lua", ["time" "meta" "rows" "inbox" "passing"];
-    LEAVE = "leave", "#!lua flags=allow-oom", ["time" "meta" "entry" "rows" "inbox" "inbox_remove" "passing" "trim"];
+    JOIN = "join", "#!lua", ["still" "time" "meta" "rows" "inbox" "passing"];
+    LEAVE = "leave", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "passing" "trim"];
     LINEAGE = "lineage", "#!lua", [];
     LIST = "list", "#!lua flags=no-writes", [];
     LOG = "log", "#!lua flags=no-writes", ["time" "meta"];
     NONCE = "nonce", "#!lua", ["time"];
     NOTE = "note", "#!lua", [];
-    PLACE = "place", "#!lua flags=no-writes", ["time" "rows"];
-    PRODUCT = "product", "#!lua", [];
-    PRODUCTS = "products", "#!lua flags=no-writes", [];
-    READ = "read", "#!lua flags=no-writes", ["time" "meta" "entry" "inbox" "stream"];
+    PLACE = "place", "#!lua flags=no-writes", ["still" "time" "rows"];
+    PRODUCT = "product", "#!lua", ["still"];
+    PRODUCTS = "products", "#!lua flags=no-writes", ["still"];
+    READ = "read", "#!lua flags=no-writes", ["still" "time" "meta" "entry" "inbox" "stream"];
     READERS = "readers", "#!lua flags=no-writes", [];
     RECORD = "record", "#!lua flags=no-writes", ["time" "meta"];
-    SAVE = "save", "#!lua flags=allow-oom", ["time" "meta" "entry" "rows" "inbox" "inbox_remove" "record"];
+    SAVE = "save", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "record"];
     STRIKE = "strike", "#!lua flags=allow-oom", [];
-    SWEEP = "sweep", "#!lua flags=allow-oom", ["time" "meta" "entry" "rows" "inbox" "inbox_remove" "stream" "prune" "record"];
+    SWEEP = "sweep", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "stream" "prune" "record"];
     TOUCH = "touch", "#!lua flags=allow-oom", ["time" "meta" "record"];
 }

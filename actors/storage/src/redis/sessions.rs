@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clarion_core::{LogKey, LogKind};
-use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
+use clarion_protocol::{Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
 use super::cursors::Passed;
@@ -238,11 +238,13 @@ impl RedisStore {
             Some(("u", _)) => {
                 let user = attach.session.and_then(|open| open.user.as_ref());
                 let user = user.map_or("", UserId::as_str);
-                let (_, counted) = self.join(product, LogKind::User, user, terminal, true).await?;
+                let (_, counted) =
+                    self.join(product, LogKind::User, user, terminal, true, Offset::ZERO).await?;
                 starts.user = Some(counted);
             }
             Some(("s", topic)) => {
-                let (head, _) = self.join(product, LogKind::Topic, topic, terminal, true).await?;
+                let (head, _) =
+                    self.join(product, LogKind::Topic, topic, terminal, true, Offset::ZERO).await?;
                 starts.topics.insert(topic.to_owned(), head);
             }
             _ => return Err(StoreError::Fatal(format!("a script needs {need:?}"))),
@@ -260,7 +262,8 @@ impl RedisStore {
         let is_new = self.enlist(product, Index::Terminals, terminal.as_str()).await?;
         // Also of one that is known: a head that is written to a record must be durable (I5), and
         // what a reader is seen at lives on.
-        let (head, _) = self.join(product, LogKind::Broadcast, "", terminal, is_new).await?;
+        let (head, _) =
+            self.join(product, LogKind::Broadcast, "", terminal, is_new, Offset::ZERO).await?;
         Ok(head)
     }
 
@@ -273,13 +276,15 @@ impl RedisStore {
         name: &str,
         terminal: &TerminalId,
         is_reader_more: bool,
+        settled: Offset,
     ) -> StoreResult<(u64, u64)> {
         let tag = tag_of(product, kind, name);
         let args = self
             .timed(kind)
             .number(self.retention_ms)
             .bytes(terminal.as_str())
-            .flag(is_reader_more);
+            .flag(is_reader_more)
+            .number(settled.0);
         let answer = self.shards.write(&tag, self.call(&scripts::JOIN, &tag, args)).await?;
         let mut parts = Parts::of(answer)?;
         let (head, start, is_new) = (parts.number()?, parts.number()?, parts.number()? == 1);
@@ -340,13 +345,11 @@ impl RedisStore {
     async fn repair(&self, product: &ProductId, terminal: &TerminalId, row: &TerminalRow) {
         let mut outcome = self.register(product, terminal).await.map(drop);
         for sub in row.subs.iter().filter(|sub| !sub.banned) {
-            if let LogName::Topic(topic) = &sub.log {
-                let topic = topic.as_str();
-                let joined = self.join(product, LogKind::Topic, topic, terminal, true).await;
-                outcome = outcome.and(joined.map(drop));
-            }
             let log = shared_key(product, terminal, row.user.as_ref(), &sub.log);
-            if let Some(log) = log.filter(|log| matches!(log.kind, LogKind::User | LogKind::Topic)) {
+            if let Some(log) = log.filter(|log| matches!(log.kind, LogKind::User | LogKind::Topic))
+            {
+                let joined = self.join(product, log.kind, &log.name, terminal, true, sub.settled());
+                outcome = outcome.and(joined.await.map(drop));
                 self.enlist_log(&log).await;
             }
         }

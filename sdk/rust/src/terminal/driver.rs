@@ -151,6 +151,11 @@ impl Driver {
                     if new_token {
                         self.token = None;
                     }
+                    let wrong_group = Code::WrongGroup.number();
+                    if matches!(&why, Why::Closed { code, .. } if *code == wrong_group) {
+                        // The others of the list are of the same group.
+                        self.route.sent_away(&[]);
+                    }
                     if !self.pause(why, delay).await {
                         break stopped();
                     }

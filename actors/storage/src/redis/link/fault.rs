@@ -14,7 +14,7 @@ pub(super) struct Fault {
 }
 
 /// What became of a call that was answered with an error. All but the last kind are raised before
-/// a script does anything.
+/// a script does anything (of a slot that moves by `scripts/lib/still.lua`).
 pub(super) fn judge(error: &ServerError, wish: Wish, what: &str) -> Fault {
     let unavailable = |stale| Fault { told: StoreError::Unavailable(error.0.clone()), stale };
     match error.code() {
@@ -27,6 +27,8 @@ pub(super) fn judge(error: &ServerError, wish: Wish, what: &str) -> Fault {
             told: StoreError::Full("Redis is at its maxmemory: raise it or add a shard".into()),
             stale: false,
         },
+        // A slot that moves: every script with more than one key looks for this before it does anything.
+        _ if error.0.contains("access a non local key") => unavailable(false),
         _ => {
             metrics::counter!("clarion_redis_errors_total", "kind" => "script").increment(1);
             tracing::error!(error = error.0, what, "Redis answers with an error");

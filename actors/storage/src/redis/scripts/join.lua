@@ -1,5 +1,6 @@
 -- A terminal becomes a reader of a user's inbox, a topic or a broadcast.
--- ARGV: kind, time shift, ms that the log's key lives, terminal, whether it is new to the broadcast.
+-- ARGV: kind, time shift, ms that the log's key lives, terminal, whether it is new to the broadcast,
+-- up to where it has settled a user's inbox already.
 -- Answers the head; for a user's inbox, up to where its entries are not for this terminal; whether
 -- the log is new. Asked twice it changes nothing again, but for the broadcast, whose registry says
 -- whether the terminal is new.
@@ -18,7 +19,7 @@ else
   else
     local first = inbox_offsets(key)[1]
     if first then
-      start = first - 1
+      start = math.min(math.max(first - 1, tonumber(ARGV[6])), m.last)
       local rows = rows_between(key, start, m.last, -1)
       for i = 1, #rows, 2 do
         local packed = redis.call('HGET', key .. ':c', rows[i])
