@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use clarion_cluster::membership::MEMBERS_MAX;
 use clarion_core::placement::{self, Slot};
 use clarion_core::{Batch, LogKey};
 use clarion_protocol::Offset;
@@ -27,10 +28,15 @@ pub(crate) struct NodeNumber(pub(crate) u8);
 /// The node itself.
 pub(crate) const THIS_NODE: NodeNumber = NodeNumber(0);
 /// Numbers there are.
-pub(crate) const NODES_MAX: usize = 128;
+pub(crate) const NODES_MAX: usize = MEMBERS_MAX;
+// A set of nodes is a word of bits.
+const _: () = assert!(NODES_MAX <= u128::BITS as usize);
 
 /// Logs whose heads one read asks for.
 const HEADS_MAX: usize = 256;
+/// How long until heads that could not be read are asked for again, in milliseconds.
+const CONFIRM_AGAIN_MS_MIN: u64 = 100;
+const CONFIRM_AGAIN_MS_MAX: u64 = 2000;
 /// Payload bytes in one hint; a batch with more goes in several.
 const HINT_BYTES_MAX: usize = 48 * 1024;
 /// An entry with more is not sent in a hint: its reader fetches it from the store.
@@ -81,11 +87,43 @@ pub(crate) struct Nodes {
 }
 
 /// Interest whose confirmation waits for a read of the store. At most the logs that are read, each
-/// with the nodes that read it.
+/// with the nodes that read it. What could not be read is asked for apart, so that a part of the store
+/// that is away holds up nothing of the rest.
 #[derive(Default)]
 struct Unconfirmed {
-    logs: HashMap<Arc<LogKey>, NodeSet>,
-    running: bool,
+    new: HashMap<Arc<LogKey>, NodeSet>,
+    /// Asked for again, all of them once before any of `failed`.
+    again: HashMap<Arc<LogKey>, NodeSet>,
+    failed: HashMap<Arc<LogKey>, NodeSet>,
+    /// Whether a task asks for new ones, and whether one asks again.
+    new_runs: bool,
+    again_runs: bool,
+}
+
+/// A task that confirms, and what it has taken: however it ends, that is not lost.
+struct Confirming {
+    nodes: Weak<Nodes>,
+    again: bool,
+    taken: Vec<(Arc<LogKey>, NodeSet)>,
+    /// Nothing is left, which was said under the lock.
+    through: bool,
+}
+
+impl Drop for Confirming {
+    fn drop(&mut self) {
+        let Some(nodes) = self.nodes.upgrade().filter(|_| !self.through) else { return };
+        let mut unconfirmed = nodes.unconfirmed();
+        *unconfirmed.runs(self.again) = false;
+        unconfirmed.put_back(std::mem::take(&mut self.taken));
+        if !self.again {
+            let new = std::mem::take(&mut unconfirmed.new);
+            unconfirmed.put_back(new);
+        }
+        // Otherwise the process ends.
+        if std::thread::panicking() {
+            nodes.ask_again(&mut unconfirmed);
+        }
+    }
 }
 
 impl Nodes {
@@ -159,7 +197,7 @@ impl Nodes {
         };
         if let (Some(owner), Some(last)) = (self.peers.get(owner), batch.entries.last()) {
             let heads = vec![(Arc::clone(&batch.log), last.offset)];
-            let _ = owner.send(&PeerMessage::Grew { heads });
+            owner.tell_grown(heads);
         }
     }
 
@@ -238,21 +276,17 @@ impl Nodes {
     /// The same as soon as the store has said how far the log goes.
     pub(crate) fn confirm_from_store(self: &Arc<Self>, node: NodeNumber, log: Arc<LogKey>) {
         let mut unconfirmed = self.unconfirmed();
-        unconfirmed.logs.entry(log).or_default().insert(node);
-        if !std::mem::replace(&mut unconfirmed.running, true) {
-            task::spawn(confirm_all(Arc::downgrade(self)));
+        unconfirmed.new.entry(log).or_default().insert(node);
+        if !std::mem::replace(&mut unconfirmed.new_runs, true) {
+            task::spawn(confirm_all(Confirming::new(self, false)));
         }
     }
 
-    /// Some of them; `None` if there are none left, and then whoever adds one starts again.
-    fn take_unconfirmed(&self) -> Option<Vec<(Arc<LogKey>, NodeSet)>> {
-        let mut unconfirmed = self.unconfirmed();
-        let some: Vec<_> = unconfirmed.logs.keys().take(HEADS_MAX).cloned().collect();
-        if some.is_empty() {
-            *unconfirmed = Unconfirmed::default();
-            return None;
+    /// Has what failed asked for again, in a while.
+    fn ask_again(self: &Arc<Self>, unconfirmed: &mut Unconfirmed) {
+        if !std::mem::replace(&mut unconfirmed.again_runs, true) {
+            task::spawn(confirm_all(Confirming::new(self, true)));
         }
-        Some(some.into_iter().filter_map(|log| unconfirmed.logs.remove_entry(&log)).collect())
     }
 
     fn unconfirmed(&self) -> MutexGuard<'_, Unconfirmed> {
@@ -260,31 +294,77 @@ impl Nodes {
     }
 }
 
-/// Reads heads and confirms with them until nothing is left; while the store is away it goes on
-/// asking, ever more slowly.
-async fn confirm_all(nodes: Weak<Nodes>) {
-    let mut pause_ms = 0;
+impl Unconfirmed {
+    fn runs(&mut self, again: bool) -> &mut bool {
+        if again { &mut self.again_runs } else { &mut self.new_runs }
+    }
+
+    /// Some of them; empty if there are none left, and then whoever adds one starts again.
+    fn take(&mut self, again: bool) -> Vec<(Arc<LogKey>, NodeSet)> {
+        if again && self.again.is_empty() {
+            self.again = std::mem::take(&mut self.failed);
+        }
+        let logs = if again { &mut self.again } else { &mut self.new };
+        let some: Vec<_> = logs.keys().take(HEADS_MAX).cloned().collect();
+        if some.is_empty() {
+            *logs = HashMap::new();
+            *self.runs(again) = false;
+            return Vec::new();
+        }
+        some.into_iter().filter_map(|log| logs.remove_entry(&log)).collect()
+    }
+
+    fn put_back(&mut self, failed: impl IntoIterator<Item = (Arc<LogKey>, NodeSet)>) {
+        for (log, of) in failed {
+            let known = self.failed.entry(log).or_default();
+            of.iter().for_each(|node| known.insert(node));
+        }
+    }
+}
+
+impl Confirming {
+    fn new(nodes: &Arc<Nodes>, again: bool) -> Self {
+        Self { nodes: Arc::downgrade(nodes), again, taken: Vec::new(), through: false }
+    }
+
+    /// Takes some. `None`: nothing is left.
+    fn take(&mut self) -> Option<Arc<Nodes>> {
+        let nodes = self.nodes.upgrade()?;
+        self.taken = nodes.unconfirmed().take(self.again);
+        self.through = self.taken.is_empty();
+        (!self.through).then_some(nodes)
+    }
+}
+
+/// Reads heads and confirms with them until nothing is left. What failed before is asked for ever more
+/// slowly while nothing comes.
+async fn confirm_all(mut confirming: Confirming) {
+    let mut pause_ms = CONFIRM_AGAIN_MS_MIN;
     loop {
-        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-        let Some(nodes) = nodes.upgrade() else { return };
-        let Some(asked) = nodes.take_unconfirmed() else { return };
-        let reads = asked.iter().map(|(log, _)| head_read(Arc::clone(log))).collect();
+        if confirming.again {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        let Some(nodes) = confirming.take() else { return };
+        let reads = confirming.taken.iter().map(|(log, _)| head_read(Arc::clone(log))).collect();
         let pages = nodes.store.read(reads).await;
         let (mut failed, mut known) = (Vec::new(), HashMap::<NodeNumber, Vec<_>>::new());
-        for ((log, of), page) in asked.into_iter().zip(pages) {
+        for ((log, of), page) in confirming.taken.iter().zip(pages) {
             match page {
                 Ok(page) => of.iter().for_each(|node| {
-                    known.entry(node).or_default().push((Arc::clone(&log), page.head));
+                    known.entry(node).or_default().push((Arc::clone(log), page.head));
                 }),
-                Err(_) => failed.push((log, of)),
+                Err(_) => failed.push((Arc::clone(log), *of)),
             }
         }
+        let nothing_came = known.is_empty();
         known.into_iter().for_each(|(node, heads)| nodes.confirm(node, heads));
-        pause_ms = if failed.is_empty() { 0 } else { (pause_ms * 2).clamp(100, 2000) };
-        let mut unconfirmed = nodes.unconfirmed();
-        for (log, of) in failed {
-            let known = unconfirmed.logs.entry(log).or_default();
-            of.iter().for_each(|node| known.insert(node));
+        confirming.taken.clear();
+        pause_ms = if nothing_came { pause_ms * 2 } else { CONFIRM_AGAIN_MS_MIN };
+        pause_ms = pause_ms.min(CONFIRM_AGAIN_MS_MAX);
+        if !failed.is_empty() {
+            let mut unconfirmed = nodes.unconfirmed();
+            unconfirmed.put_back(failed);
+            nodes.ask_again(&mut unconfirmed);
         }
     }
 }

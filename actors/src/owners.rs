@@ -121,7 +121,7 @@ impl Owners {
 
     /// Whether an append to this log is unresolved here.
     pub(crate) fn holds(&self, log: &Arc<LogKey>) -> bool {
-        self.running_owner(log).is_some_and(|owner| owner.intake.holds(log))
+        self.known_owner(log).is_some_and(|owner| owner.intake.holds(log))
     }
 
     /// A node reads a log.
@@ -178,13 +178,17 @@ impl Owners {
         self.inbox_shards.get(shard).cloned()
     }
 
-    fn running_owner(&self, log: &Arc<LogKey>) -> Option<OwnerHandle> {
+    /// Running or not: its intake outlives its incarnations.
+    fn known_owner(&self, log: &Arc<LogKey>) -> Option<OwnerHandle> {
         if !log.kind.is_wide() {
             return self.inbox_shard(log);
         }
         let owners = self.virtual_owners.read().unwrap_or_else(PoisonError::into_inner);
-        let owner = owners.get(log).map(|owner| owner.handle.clone());
-        owner.filter(|owner| owner.slot.is_filled())
+        owners.get(log).map(|owner| owner.handle.clone())
+    }
+
+    fn running_owner(&self, log: &Arc<LogKey>) -> Option<OwnerHandle> {
+        self.known_owner(log).filter(|owner| !log.kind.is_wide() || owner.slot.is_filled())
     }
 
     fn virtual_owner(&self, log: &Arc<LogKey>) -> VirtualOwner {

@@ -75,7 +75,7 @@ impl Watched {
         assert_eq!(self.ask("?door=terminals").await.status, 200);
         assert_eq!(self.ask("?door=push&unready=404").await.status, 404);
         let refused = push(&self.backend, self.pushed).await.unwrap_err();
-        assert_eq!(refused.code(), Some(Code::StoreUnavailable), "{refused}");
+        assert_eq!(refused.code(), Some(Code::StoreUnavailable), "{why}: {refused}");
     }
 
     /// Waits until both doors are ready by themselves; a push gets through, in the session of the

@@ -26,7 +26,7 @@ impl Cluster {
         let now_ms = self.store.time_ms();
         for bytes in messages {
             match codec::decode(&bytes, now_ms) {
-                Ok(message) => self.handle(&peer, lane, message),
+                Ok(message) => self.handle(&peer, (lane, bytes.len()), message),
                 Err(unreadable) => {
                     metrics::counter!("clarion_peer_messages_unreadable_total").increment(1);
                     tracing::warn!(node = %peer.id(), why = unreadable.0, "a message is unreadable");
@@ -35,12 +35,14 @@ impl Cluster {
         }
     }
 
-    fn handle(&self, peer: &Arc<Linked>, lane: Lane, message: PeerMessage) {
+    fn handle(&self, peer: &Arc<Linked>, (lane, bytes): (Lane, usize), message: PeerMessage) {
         let (number, nodes, owners) = (peer.number, &self.router.nodes, &self.router.owners);
         let relays = &nodes.local;
         match message {
             PeerMessage::Append { request, entries } => {
-                self.serve(Arc::clone(peer), lane, request, entries);
+                // What it may send stays less by this for as long as it is served.
+                let held = Arc::clone(&peer.port).hold(lane, bytes);
+                self.serve(Arc::clone(peer), lane, request, entries, held);
             }
             PeerMessage::Appended { request, results } => {
                 self.router.forwarder.answered(number, request, results);
@@ -99,7 +101,14 @@ impl Cluster {
     /// Appends for another node, through the owner here, whoever this node thinks owns the log: two
     /// owners at once are harmless, and every gateway that does not tell this one what it reads gets
     /// the hint.
-    fn serve(&self, peer: Arc<Linked>, lane: Lane, request: u64, mut entries: Vec<NewEntry>) {
+    fn serve(
+        &self,
+        peer: Arc<Linked>,
+        lane: Lane,
+        request: u64,
+        mut entries: Vec<NewEntry>,
+        held: Box<dyn Send>,
+    ) {
         let (owners, now_ms) = (Arc::clone(&self.router.owners), self.store.time_ms());
         entries.iter_mut().for_each(|entry| entry.begun_ms = now_ms);
         let serving = Serving::of(&self.serving);
@@ -128,7 +137,7 @@ impl Cluster {
             }
             // Lost, the other end finds out by itself (I2).
             let _ = peer.send_on(lane, &PeerMessage::Appended { request, results });
-            drop(serving);
+            drop((serving, held));
         });
     }
 

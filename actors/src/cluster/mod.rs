@@ -123,6 +123,11 @@ impl Cluster {
         }
         // One that came back with another boot is not where it was; with the same one it is here.
         members.missing.retain(|(id, _), _| !topology.nodes.contains_key(id));
+        // Who comes back after its address refused lives: something on the way refused.
+        let boot_in = |of: &Topology, id: &Arc<str>| of.nodes.get(id).map(|node| node.boot);
+        members.dead.retain(|(id, boot), _| {
+            boot_in(&topology, id) != Some(*boot) || boot_in(&before, id) == Some(*boot)
+        });
         self.router.set_topology(topology);
         self.changed(&mut members);
     }
@@ -144,10 +149,13 @@ impl Cluster {
         tracing::info!(node = %id, "the link to a node is up");
         members.missing.retain(|(known, _), _| *known != id);
         members.dead.remove(&(id, boot));
-        let _ = peer.send(&PeerMessage::Hello);
         // What was told of products while there was no link is not known.
         self.products.all_stale();
         self.changed(&mut members);
+        // The other end compares, for what was appended here before it counted as a reader.
+        if peer.send(&PeerMessage::Hello).is_err() {
+            peer.note_all_untold(&SlotSet::full());
+        }
     }
 
     /// A link ended; told again with `refused` when nobody listens at its address any more, which
@@ -180,11 +188,19 @@ impl Cluster {
         self.say_what_was_dropped(&peer);
         if lane == Lane::Control {
             self.router.tell_again(&peer);
+            peer.tell_grown_again();
         }
     }
 
-    /// Time passes: one that vanished long ago is not waited for any more.
+    /// Time passes: one that vanished long ago is not waited for any more. And what a lane refused is
+    /// said, also if the lane took messages again before it was noted, or never was full: a message
+    /// can be too large.
     pub(crate) fn tick(&self) {
+        for peer in self.router.nodes.peers.all() {
+            self.say_what_was_dropped(&peer);
+            self.router.tell_again(&peer);
+            peer.tell_grown_again();
+        }
         if self.router.nodes.ownership.is_deaf() {
             self.judge_hearing(&mut self.members());
         }

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use clarion_core::LogKey;
 use clarion_core::placement::{Slot, SlotSet};
+use clarion_protocol::Offset;
 
 use super::codec;
 use super::port::{Lane, PeerPort, Refused};
@@ -28,7 +30,16 @@ pub(crate) struct Linked {
     untold: Mutex<SlotSet>,
     /// Slots of which this node could not tell it, their owner, its interest.
     unannounced: Mutex<SlotSet>,
+    /// Logs that this node appended to in its place and could not say so, with their heads. At most
+    /// [`GROWN_MAX`]; above it a node that reads one anew may be told too early a head, which the slow
+    /// head check finds.
+    grown: Mutex<HashMap<Arc<LogKey>, Offset>>,
 }
+
+/// See [`Linked::tell_grown`].
+const GROWN_MAX: usize = 16_384;
+/// Logs in one message.
+const HEADS_MAX: usize = 256;
 
 impl Linked {
     pub(crate) fn id(&self) -> &Arc<str> {
@@ -77,6 +88,29 @@ impl Linked {
 
     pub(crate) fn take_unannounced(&self) -> SlotSet {
         std::mem::take(&mut *lock(&self.unannounced))
+    }
+
+    /// Tells it, the owner, how far logs go that this node appended to in its place.
+    pub(crate) fn tell_grown(&self, heads: Vec<(Arc<LogKey>, Offset)>) {
+        let message = PeerMessage::Grew { heads };
+        if let (Err(_), PeerMessage::Grew { heads }) = (self.send(&message), message) {
+            let mut grown = lock(&self.grown);
+            for (log, head) in heads {
+                if let Some(known) = grown.get_mut(&log) {
+                    *known = head.max(*known);
+                } else if grown.len() < GROWN_MAX {
+                    grown.insert(log, head);
+                }
+            }
+        }
+    }
+
+    /// Says what it could not be told of that; what cannot be said now is said the next time.
+    pub(crate) fn tell_grown_again(&self) {
+        let grown: Vec<_> = std::mem::take(&mut *lock(&self.grown)).into_iter().collect();
+        for heads in grown.chunks(HEADS_MAX) {
+            self.tell_grown(heads.to_vec());
+        }
     }
 
     pub(crate) fn suspect(&self, until_ms: u64) {
@@ -143,6 +177,7 @@ impl LinkedPeers {
             suspect_until_ms: AtomicU64::new(0),
             untold: Mutex::default(),
             unannounced: Mutex::default(),
+            grown: Mutex::default(),
         });
         table.by_number[free] = Some(Arc::clone(&linked));
         table.by_id.insert(Arc::clone(linked.id()), number);

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clarion_cluster::peer::Peer;
 pub use clarion_cluster::peer::{Lane, Refused};
+use clarion_cluster::peer::{MESSAGE_COST_BYTES, Peer};
 
 /// One session of a link to another node. A later session of the same node is another one.
 pub trait PeerPort: Send + Sync + 'static {
@@ -20,6 +20,12 @@ pub trait PeerPort: Send + Sync + 'static {
     /// # Errors
     /// It was not taken, and nothing of it is sent.
     fn send(&self, lane: Lane, message: Bytes) -> Result<(), Refused>;
+    /// Keeps back the credit for a message of `bytes` that just came, until what this returns is
+    /// dropped: the node at the other end may have no more under way here than a lane has credit.
+    fn hold(self: Arc<Self>, lane: Lane, bytes: usize) -> Box<dyn Send> {
+        let _ = (lane, bytes);
+        Box::new(())
+    }
     /// For status.
     fn status(&self) -> serde_json::Value;
 }
@@ -39,6 +45,10 @@ impl PeerPort for Peer {
 
     fn send(&self, lane: Lane, message: Bytes) -> Result<(), Refused> {
         Self::send(self, lane, message)
+    }
+
+    fn hold(self: Arc<Self>, lane: Lane, bytes: usize) -> Box<dyn Send> {
+        Box::new(Self::hold(&self, lane, bytes + MESSAGE_COST_BYTES))
     }
 
     fn status(&self) -> serde_json::Value {

@@ -125,9 +125,7 @@ impl RelayState {
         let mut slots = std::mem::take(&mut self.comparing.wanted);
         // Read from the end: what failed before comes last.
         let mut logs = std::mem::take(&mut *lock(&self.comparing.failed));
-        logs.retain(|log| {
-            self.logs.contains_key(log) && !slots.contains(placement::slot_of(log))
-        });
+        logs.retain(|log| self.logs.contains_key(log) && !slots.contains(placement::slot_of(log)));
         let failed = logs.len();
         let wanted = self.logs.keys().filter(|log| slots.contains(placement::slot_of(log)));
         logs.extend(wanted.cloned());
@@ -214,13 +212,12 @@ async fn compare_with_store(
                 Err(_) => failed.push(log),
             }
         }
-        let nothing_came = heads.is_empty();
         if !failed.is_empty() {
-            if nothing_came {
-                failed.append(&mut logs);
-            }
             let mut known = lock(&running.failed);
             failed.append(&mut known);
+            if heads.is_empty() {
+                failed.append(&mut logs);
+            }
             *known = failed;
         }
         if running.relay.cast(RelayMessage::Heads { heads, found: Found::Told }).is_err() {

@@ -6,6 +6,7 @@
 //! what it held is registered again by the links, and confirmations tell them what they missed.
 
 pub(crate) mod announce;
+mod backlog;
 mod heads;
 mod readers;
 mod relays;
@@ -29,6 +30,7 @@ use crate::supervisor::Slot;
 use crate::{fault, task};
 
 use announce::Announcement;
+use backlog::{Backlog, Queued};
 use heads::{Comparing, Found};
 use readers::Readers;
 
@@ -50,7 +52,9 @@ pub(crate) enum RelayMessage {
     /// It reads it no more.
     Deregister { log: Arc<LogKey>, subscriber: Subscriber },
     /// A log grew.
-    Hint { batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber> },
+    Hint { batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber>, queued: Queued },
+    /// Hints found no room in the mailbox.
+    HintsDropped,
     /// An owner confirmed interest.
     Confirm { log: Arc<LogKey>, head: Offset, from: Option<NodeNumber> },
     /// A newer session of a terminal is on another node.
@@ -101,6 +105,7 @@ pub(crate) struct RelayArguments {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) router: Weak<Router>,
     pub(crate) slot: Arc<Slot<RelayMessage>>,
+    pub(crate) backlog: Arc<Backlog>,
     pub(crate) ring_entries_max: usize,
     pub(crate) head_check_ms: u64,
     /// How often heads are compared while an owner cannot be heard; 0: never, the node is alone.
@@ -158,9 +163,11 @@ impl Actor for Relay {
                 state.register(log, subscriber, since_ms, generation);
             }
             RelayMessage::Deregister { log, subscriber } => state.deregister(&log, &subscriber),
-            RelayMessage::Hint { batch, ephemeral, listed } => {
+            RelayMessage::Hint { batch, ephemeral, listed, queued } => {
                 state.fan_out(batch, ephemeral, listed).await;
+                drop(queued);
             }
+            RelayMessage::HintsDropped => state.compare_dropped(),
             RelayMessage::Confirm { log, head, from } => state.confirm(&log, head, from).await,
             RelayMessage::Superseded { log, generation } => {
                 state.notify(&log, SessionEvent::NewerGeneration(generation));
@@ -324,7 +331,17 @@ impl RelayState {
         true
     }
 
+    /// Hints of these slots were dropped before they came here (I12).
+    fn compare_dropped(&mut self) {
+        let slots = self.arguments.backlog.take_dropped();
+        if !slots.is_empty() {
+            self.compare(&slots);
+        }
+    }
+
     fn tidy(&mut self) {
+        // A crash may have cost the message that says so.
+        self.compare_dropped();
         self.compare_rest();
         let (mut written, now_s) = (Vec::new(), uptime_s());
         self.ringed.retain(|log, last_s| {

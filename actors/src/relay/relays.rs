@@ -11,6 +11,7 @@ use clarion_storage::Read;
 use tokio::sync::oneshot;
 
 use super::announce::Announcement;
+use super::backlog::Backlog;
 use super::heads::Found;
 use super::{PendingRead, RelayMessage, Subscriber};
 use crate::link::inbox::SessionEvent;
@@ -20,19 +21,27 @@ use crate::supervisor::Slot;
 /// All relays of a node.
 pub(crate) struct Relays {
     slots: Vec<Arc<Slot<RelayMessage>>>,
+    /// What waits in their mailboxes.
+    backlogs: Vec<Arc<Backlog>>,
     per_mode: usize,
 }
 
 impl Relays {
     pub(crate) fn new(per_mode: usize) -> Self {
-        let slots = (0..per_mode * Mode::ALL.len()).map(|_| Slot::new()).collect();
-        Self { slots, per_mode }
+        let all = 0..per_mode * Mode::ALL.len();
+        let backlogs = all.clone().map(|_| Arc::default()).collect();
+        Self { slots: all.map(|_| Slot::new()).collect(), backlogs, per_mode }
     }
 
     /// Number, mode and slot of each.
     pub(crate) fn each(&self) -> impl Iterator<Item = (u16, Mode, &Arc<Slot<RelayMessage>>)> {
         let mode = |number: usize| Mode::ALL[number / self.per_mode];
         self.slots.iter().enumerate().map(move |(n, slot)| (n as u16, mode(n), slot))
+    }
+
+    /// What waits for the relay of that number.
+    pub(crate) fn backlog(&self, number: u16) -> &Arc<Backlog> {
+        &self.backlogs[number as usize]
     }
 
     /// The number of the relay of a log.
@@ -69,8 +78,14 @@ impl Relays {
 
     /// The log of `batch` grew. `listed`: the owner that believes that this node reads it.
     pub(crate) fn hint(&self, batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber>) {
-        let slot = self.of(&batch.log);
-        let _ = slot.cast(RelayMessage::Hint { batch: Arc::clone(&batch), ephemeral, listed });
+        let number = self.number_of(&batch.log);
+        let (slot, backlog) = (&self.slots[number as usize], self.backlog(number));
+        if let Some(queued) = backlog.take_room(&batch) {
+            let _ = slot.cast(RelayMessage::Hint { batch, ephemeral, listed, queued });
+        } else if !ephemeral && backlog.note_dropped(&batch) {
+            // Behind what waits already, so that there is room again when it is compared.
+            let _ = slot.cast(RelayMessage::HintsDropped);
+        }
     }
 
     /// An owner registered this node's interest.

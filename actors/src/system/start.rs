@@ -178,7 +178,7 @@ async fn start_relays(
         let (router, shards) = (Arc::downgrade(router), shards.to_vec());
         let ring_entries_max = config.actors.topic_ring_entries;
         let head_check_ms = config.actors.head_check_ms;
-        let relay_slot = Arc::clone(&slot);
+        let (relay_slot, backlog) = (Arc::clone(&slot), Arc::clone(relays.backlog(number)));
         let child = ChildOf {
             kind: Kind::Relay,
             label: format!("{}/{number}", mode.as_str()),
@@ -188,6 +188,7 @@ async fn start_relays(
                     store: Arc::clone(&store),
                     router: router.clone(),
                     slot: Arc::clone(&relay_slot),
+                    backlog: Arc::clone(&backlog),
                     ring_entries_max,
                     head_check_ms,
                     poll_ms,

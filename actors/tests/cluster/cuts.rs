@@ -237,3 +237,101 @@ async fn a_comparison_that_panics_is_not_the_last_one_i12() {
     world.node("b").accepted(to_terminal(claims.terminal), "text").await;
     assert_eq!(texts(&link.messages_acked(1).await), ["text"]);
 }
+
+/// Terminals at a node that read so many topics of each name between them, and nothing else yet.
+async fn readers_of(node: &Node, names: &[(&str, usize)]) -> Vec<TestTerminal> {
+    let all: Vec<String> =
+        names.iter().flat_map(|(name, count)| (0..*count).map(|n| format!("{name}-{n}"))).collect();
+    let mut links = Vec::new();
+    for (at, some) in all.chunks(50).enumerate() {
+        let some: Vec<&str> = some.iter().map(String::as_str).collect();
+        links.push(node.open_in(&format!("{}-{at}", names[0].0), &some).await.0);
+    }
+    links
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_part_of_the_store_that_is_away_holds_keeps_nothing_else_from_being_compared_i12() {
+    let mut world = World::of(&["a", "b"]).await;
+    let a = world.node("a");
+    // The wanted topics have a terminal of their own, whose inbox is not away.
+    let _others = readers_of(a, &[("away", 400), ("well", 150)]).await;
+    let wanted: Vec<String> = (0..10).map(|n| format!("wanted-{n}")).collect();
+    let topics: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    let mut link = a.open_in("t1", &topics).await.0;
+    link.settle().await;
+    *a.store.fails.lock().unwrap() = Some(|log| log.to_string().contains("away"));
+    // From here on only comparisons tell "a" of what "b" appends.
+    world.cut("a", "b");
+    for name in &wanted {
+        world.node("b").accepted(to_topic(name), name).await;
+        assert_eq!(read_all(&mut link, 1).await, std::slice::from_ref(name));
+    }
+    // And when that part is back nothing of it is missing.
+    let mut back = world.node("a").open_in("t2", &["away-7"]).await.0;
+    world.node("b").accepted(to_topic("away-7"), "back").await;
+    *world.node("a").store.fails.lock().unwrap() = None;
+    assert_eq!(read_all(&mut back, 1).await, ["back"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_part_of_the_store_that_is_away_holds_keeps_no_other_interest_waiting_i4() {
+    let world = World::of(&["a", "b"]).await;
+    let owner = world.node("b");
+    *owner.store.fails.lock().unwrap() = Some(|log| log.to_string().contains("away"));
+    let _others = readers_of(world.node("a"), &[("away", 1500)]).await;
+    for n in 0..20 {
+        let (terminal, news) =
+            (format!("{}-{n}", terminal_of("b", &["a", "b"])), format!("wanted-{n}"));
+        world.node("b").accepted(to_topic(&news), &news).await;
+        let mut link = world.node("a").open_in(&terminal, &[&news]).await.0;
+        let begun = std::time::Instant::now();
+        world.node("b").accepted(to_terminal(&terminal), "text").await;
+        assert_eq!(texts(&link.messages_acked(1).await), ["text"]);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{terminal}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn confirmations_that_panic_are_not_the_last_ones_i4() {
+    let world = World::of(&ABC).await;
+    let terminal = terminal_of("b", &ABC);
+    for name in ABC {
+        world.node(name).store.panics.store(2, std::sync::atomic::Ordering::Release);
+    }
+    let topics: Vec<String> = (0..40).map(|n| format!("news-{n}")).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let (mut link, _) = world.node("c").open_in(terminal, &topics).await;
+    for news in &topics {
+        world.node("a").accepted(to_topic(news), news).await;
+    }
+    let mut got = read_all(&mut link, topics.len()).await;
+    got.sort();
+    let mut all: Vec<_> = topics.iter().map(ToString::to_string).collect();
+    all.sort();
+    assert_eq!(got, all);
+    world.node("a").accepted(to_terminal(terminal), "text").await;
+    assert_eq!(read_all(&mut link, 1).await, ["text"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_behind_a_cut_that_rejects_is_not_dead_for_good_i12() {
+    let mut world = World::of(&ABC).await;
+    let (mut link, _) = world.node("a").open("t1").await;
+    link.settle().await;
+    world.cut("b", "c");
+    world.link_of("a", "b").flow(Flow::Loses);
+    world.link_of("a", "b").down(true);
+    world.sees("b", &["b"]);
+    world.sees("c", &["a", "c"]);
+    world.sees("a", &["a", "c"]);
+    // It is seen again, the same run of it, and owns nothing by this view.
+    world.sees_draining("a", &["a", "c"], &["b"]);
+    // For longer than anything is compared because the link ended and slots moved.
+    let texts = numbered("text", 8);
+    for text in &texts {
+        world.node("b").accepted(Audience::All, text).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(read_all(&mut link, 8).await, texts);
+}

@@ -1,8 +1,8 @@
 //! One store for all nodes, as each node sees it: a node can lose it, have its appends held before
 //! they reach it, have sessions wait or reads panic, or close its own end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use clarion_core::{LogKey, Page};
@@ -25,6 +25,8 @@ pub struct NodeStore {
     pub opened: watch::Sender<usize>,
     /// Reads of several logs that will panic.
     pub panics: AtomicUsize,
+    /// Reads of these logs fail: the part of the store that holds them is away.
+    pub fails: Mutex<Option<fn(&LogKey) -> bool>>,
 }
 
 impl NodeStore {
@@ -37,6 +39,7 @@ impl NodeStore {
             opens_held: watch::Sender::new(false),
             opened: watch::Sender::new(0),
             panics: AtomicUsize::new(0),
+            fails: Mutex::new(None),
         })
     }
 
@@ -82,7 +85,14 @@ impl Store for NodeStore {
         {
             panic!("a read of several logs panics, as the test wants");
         }
-        self.shared.read(reads).await
+        let fails = *self.fails.lock().unwrap();
+        let away: Vec<bool> =
+            reads.iter().map(|read| fails.is_some_and(|fails| fails(&read.log))).collect();
+        let pages = self.shared.read(reads).await.into_iter().zip(away);
+        let page = |(page, away): (_, bool)| {
+            if away { Err(StoreError::Unavailable("as the test wants".into())) } else { page }
+        };
+        pages.map(page).collect()
     }
     async fn open_session(&self, opens: Vec<OpenSession>) -> Vec<StoreResult<OpenedSession>> {
         self.alive().await;

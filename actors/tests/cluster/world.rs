@@ -143,14 +143,21 @@ impl World {
 
     /// One node sees these.
     pub fn sees(&mut self, who: &str, names: &[&str]) {
+        self.sees_draining(who, names, &[]);
+    }
+
+    /// One node sees these, and others that are about to go and own nothing.
+    pub fn sees_draining(&mut self, who: &str, names: &[&str], leaving: &[&str]) {
         self.revision += 1;
         let mut nodes = std::collections::HashMap::new();
         let mut groups: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
-        for name in names {
+        for name in names.iter().chain(leaving) {
             let member = self.node(name);
             let (id, group): (Arc<str>, Arc<str>) = (member.name.into(), member.group.into());
-            groups.entry(Arc::clone(&group)).or_default().push(Arc::clone(&id));
-            let (broker, draining, boot) = (true, false, member.boot);
+            let (broker, draining, boot) = (true, leaving.contains(name), member.boot);
+            if !draining {
+                groups.entry(Arc::clone(&group)).or_default().push(Arc::clone(&id));
+            }
             nodes.insert(id, TopologyNode { group, boot, broker, draining });
         }
         let table = |(group, ids)| (group, Arc::new(SlotTable::new(ids)));

@@ -71,7 +71,7 @@ impl OneProduct {
             ttl_s: None,
         };
         let token = self.admin.mint_token(&self.name, &request).await.unwrap().token;
-        let terminal = Terminal::discovering(http, self.name.as_str(), token).auto_ack(true);
+        let terminal = Terminal::discovering(http, self.name.as_str(), token);
         let (handle, events) = terminal.connect().await.unwrap();
         let mut listener = Listener { handle, events, node: String::new() };
         listener.node = listener.opened().await;
@@ -102,12 +102,21 @@ impl Listener {
     /// The next message, in the session that was opened first.
     pub async fn next(&mut self) -> String {
         match timeout(DEADLINE, self.events.next()).await.expect("a message in time") {
-            Some(Event::Message(message)) => match &message.payload {
-                Payload::Json(text) => text.get().to_owned(),
-                Payload::Bytes { .. } => panic!("{message:?}"),
-            },
+            Some(Event::Message(message)) => {
+                message.ack();
+                match &message.payload {
+                    Payload::Json(text) => text.get().to_owned(),
+                    Payload::Bytes { .. } => panic!("{message:?}"),
+                }
+            }
             other => panic!("the session of {} did not stay: {other:?}", self.node),
         }
+    }
+
+    /// Goes offline in good order.
+    pub async fn leave(mut self) {
+        self.handle.close();
+        while self.events.next().await.is_some() {}
     }
 
     /// A push at the first attempt, and its delivery.

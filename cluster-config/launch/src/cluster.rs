@@ -122,7 +122,9 @@ impl Cluster {
             }
         }
         // Else who listens there would be taken for them.
-        cluster.nodes.iter().try_for_each(Node::must_find_ports)?;
+        for node in &cluster.nodes {
+            node.must_find_ports().await?;
+        }
         cluster.init_store().await?;
         for node in &mut cluster.nodes {
             node.start()?;

@@ -125,13 +125,15 @@ impl Node {
     }
 
     /// That nobody has its ports before it is started.
-    pub(crate) fn must_find_ports(&self) -> Result<(), LaunchError> {
-        let all = [Some(self.http), self.terminals, self.peers];
-        let taken = all.into_iter().flatten().find(|at| port::is_taken(*at));
-        taken.map_or(Ok(()), |at| {
-            let (name, at) = (self.name(), at.to_string());
-            Err(LaunchError::new(format!("{name} is to listen on {at}, and another process does")))
-        })
+    pub(crate) async fn must_find_ports(&self) -> Result<(), LaunchError> {
+        for at in [Some(self.http), self.terminals, self.peers].into_iter().flatten() {
+            if port::is_taken(at).await {
+                let name = self.name();
+                let what = format!("{name} is to listen on {at}, and another process does");
+                return Err(LaunchError::new(what));
+            }
+        }
+        Ok(())
     }
 
     /// Starts it again after it ended, and waits until it is ready.

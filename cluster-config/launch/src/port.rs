@@ -57,14 +57,14 @@ pub fn free_at(ip: IpAddr) -> Result<SocketAddr, LaunchError> {
 
 /// Whether somebody listens there, for TCP or UDP, and not only for the moment that it takes another
 /// process to look for a free port.
-pub(crate) fn is_taken(at: SocketAddr) -> bool {
-    (0..LOOKS).all(|_| {
-        let taken = !is_free(at.ip(), at.port());
-        if taken {
-            std::thread::sleep(LOOK_AGAIN);
+pub(crate) async fn is_taken(at: SocketAddr) -> bool {
+    for _ in 0..LOOKS {
+        if is_free(at.ip(), at.port()) {
+            return false;
         }
-        taken
-    })
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    true
 }
 
 fn is_free(ip: IpAddr, port: u16) -> bool {
@@ -87,22 +87,22 @@ fn seed(process: u64, call: u64, count: u64) -> u16 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_port_is_given_out_once_and_leaves_room_for_the_bus() {
+    #[tokio::test]
+    async fn a_port_is_given_out_once_and_leaves_room_for_the_bus() {
         let mut seen = HashSet::new();
         for _ in 0..50 {
             let at = free().unwrap();
             assert!(seen.insert(at.port()));
             assert!((FIRST..END).contains(&at.port()));
-            assert!(!is_taken(at));
+            assert!(!is_taken(at).await);
         }
     }
 
-    #[test]
-    fn a_port_in_use_is_not_given_out() {
+    #[tokio::test]
+    async fn a_port_in_use_is_not_given_out() {
         let at = free().unwrap();
         let held = TcpListener::bind(at).unwrap();
-        assert!(!is_free(at.ip(), at.port()) && is_taken(at));
+        assert!(!is_free(at.ip(), at.port()) && is_taken(at).await);
         drop(held);
     }
 }

@@ -49,10 +49,11 @@ use keeper::Keeper;
 use seats::Seats;
 use transport::SignedUdp;
 
-/// Most members of a cluster. More are not let in, and told in the log.
-pub const MEMBERS_MAX: usize = 256;
+/// Most members of a cluster: as many as have numbers where links are told apart, this node and 127
+/// others. More are not let in, and told in the log.
+pub const MEMBERS_MAX: usize = 128;
 /// Most link events that wait for the keeper; far more than a cluster has links.
-const EVENTS_MAX: usize = 4 * MEMBERS_MAX;
+const EVENTS_MAX: usize = 8 * MEMBERS_MAX;
 /// Kernel buffers of the gossip socket: a burst of everybody's longest messages.
 const SOCKET_BYTES: usize = 1 << 20;
 

@@ -165,6 +165,28 @@ fn jittered(base_ms: u64) -> Duration {
     Duration::from_millis(base_ms - fastrand::u64(0..=base_ms / 2))
 }
 
+/// Tells what became of dialling, however it ends: without that nobody would dial again. One that
+/// ended without a result, in a panic, counts as one that got no answer.
+struct Dialling<T: FnOnce(Result<Established, DialError>)>(Option<T>);
+
+impl<T: FnOnce(Result<Established, DialError>)> Dialling<T> {
+    fn new(tell: T) -> Self {
+        Self(Some(tell))
+    }
+
+    fn tell(&mut self, result: Result<Established, DialError>) {
+        if let Some(tell) = self.0.take() {
+            tell(result);
+        }
+    }
+}
+
+impl<T: FnOnce(Result<Established, DialError>)> Drop for Dialling<T> {
+    fn drop(&mut self) {
+        self.tell(Err(DialError::TimedOut));
+    }
+}
+
 impl LinkState {
     fn current(&self, session: u64) -> Option<&Arc<Peer>> {
         self.current.as_ref().filter(|peer| peer.session == session)
@@ -178,11 +200,14 @@ impl LinkState {
             return;
         }
         let (shared, target, link) = (self.shared.clone(), self.target.clone(), myself.clone());
-        self.dialling = Some(task::spawn(async move {
-            let result = Box::pin(dial(shared, target)).await;
+        let mut dialling = Dialling::new(move |result| {
             if link.cast(LinkMessage::Dialled(Box::new(result))).is_err() {
                 tracing::debug!("dialled for a link that has stopped");
             }
+        });
+        self.dialling = Some(task::spawn(async move {
+            let result = Box::pin(dial(shared, target)).await;
+            dialling.tell(result);
         }));
     }
 
@@ -387,5 +412,23 @@ impl LinkState {
             tracing::info!(peer = %peer.id, boot = %peer.boot, "nobody listens any more");
             peer.tell_refused();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn dialling_that_panics_is_told_as_dialling_without_an_answer() {
+        let (said, mut heard) = tokio::sync::mpsc::channel(2);
+        let dialling = Dialling::new(move |result| drop(said.try_send(result.is_err())));
+        let ended = task::spawn(async move {
+            let _dialling = dialling;
+            panic!("as the test wants");
+        });
+        assert!(ended.await.is_err());
+        assert_eq!(heard.recv().await, Some(true));
+        assert_eq!(heard.recv().await, None, "once");
     }
 }

@@ -220,7 +220,9 @@ impl Voter {
     fn heard_of(&self, master: usize, asked: Instant, answer: &Value) {
         let (Some(word), Some(id)) = (sentinel::parse_master(answer), &self.id) else { return };
         let Some(shards) = self.shards.upgrade() else { return };
-        let verdict = match &mut *self.topology.book() {
+        // Held until the verdict stands: an older one never takes the place of a newer one.
+        let mut book = self.topology.book();
+        let verdict = match &mut *book {
             Book::Sentinels(masters) => masters.get_mut(master).and_then(|words| {
                 words.heard(id, asked, word);
                 words.verdict(Instant::now())
@@ -251,7 +253,8 @@ impl Voter {
         };
         let Some(shards) = self.shards.upgrade() else { return Ok(false) };
         let now = Instant::now();
-        let (verdict, addresses) = match &mut *self.topology.book() {
+        let mut book = self.topology.book();
+        let (verdict, addresses) = match &mut *book {
             Book::Cluster(pictures) => {
                 if let Some(found) = node_timeout {
                     let least = pictures.node_timeout.map_or(found, |before| before.min(found));
@@ -262,8 +265,9 @@ impl Voter {
             }
             Book::Sentinels(_) => return Ok(false),
         };
-        addresses.iter().for_each(|address| self.topology.ask(address, &self.shards));
         shards.named_by_cluster(&verdict);
+        drop(book); // not before the verdict stands, see `heard_of`
+        addresses.iter().for_each(|address| self.topology.ask(address, &self.shards));
         Ok(true)
     }
 }
