@@ -285,3 +285,55 @@ impl Owners {
         self.virtual_owners.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clarion_core::Body;
+    use clarion_protocol::{MessageId, ProductId, TopicName};
+    use clarion_storage::LogLimits;
+    use clarion_storage::memory::MemoryStore;
+
+    use super::*;
+    use crate::cluster::ownership::Ownership;
+    use crate::cluster::peers::LinkedPeers;
+    use crate::relay::Relays;
+
+    struct Silent;
+
+    impl OwnerEvents for Silent {
+        fn restarted(&self, _: &SlotSet) {}
+        fn stopped(&self, _: &Arc<LogKey>) {}
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_is_being_restarted_still_holds_its_appends_i8() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let nodes = Nodes::new(
+            Arc::new(Relays::new(1)),
+            Arc::new(LinkedPeers::new()),
+            Ownership::new(false),
+            Arc::default(),
+            Arc::clone(&store),
+        );
+        let supervisor = SupervisorHandle::start().await.unwrap();
+        let limits = OwnerLimits { inbox_shards: 1, attempt_ms: 300, idle_stop_ms: 0 };
+        let events: Weak<dyn OwnerEvents> = Weak::<Silent>::new();
+        let owners = Owners::new(store, nodes, supervisor, limits, events);
+        let log = LogKey::topic(&ProductId::new("demo").unwrap(), &TopicName::new("news").unwrap());
+        let entry = NewEntry {
+            log: Arc::clone(&log),
+            message: MessageId(7),
+            expires_at_ms: u64::MAX,
+            body: Body::Tombstone,
+            limits: LogLimits { entries_max: 10, bytes_max: 1000, evict: true },
+            first_attempt_ms: None,
+            begun_ms: 0,
+            deadline_ms: u64::MAX,
+        };
+        assert!(!owners.holds(&log));
+        // Known, and not running: as between two incarnations.
+        let (_answer, runs) = owners.virtual_owner(&log).handle.append(entry);
+        assert!(!runs);
+        assert!(owners.holds(&log));
+    }
+}

@@ -238,13 +238,12 @@ async fn kill_a_node_with_a_wrong_certificate_gets_no_link() {
     // More than the first attempt of one link, and nothing but strangers is there to fail.
     scene.counts(FAILED, failed + 2.0).await;
     counts(&strangers[1], FAILED, 2.0).await;
-    for _ in 0..100 { let state = scene.cluster.nodes[0].admin("GET", "/v1/cluster").await.unwrap().json();
+    let state = scene.cluster.nodes[0].admin("GET", "/v1/cluster").await.unwrap().json();
     for stranger in &strangers {
         let nodes = state["nodes"].as_array().unwrap();
         let seen = nodes.iter().find(|node| node["node"] == stranger.name()).unwrap();
-        println!("{} {} {} {} {}", seen["node"], seen["reachable"], seen["owns"], seen["why"], seen["slots"]);
         assert_eq!(seen["reachable"], false, "{seen}");
-    } tokio::time::sleep(Duration::from_millis(300)).await; }
+    }
     drop(strangers);
     scene.stands().await;
 }

@@ -1,5 +1,9 @@
 //! What nodes ask and tell one another beside pushes.
 
+use std::sync::Arc;
+
+use clarion_core::LogKey;
+use clarion_core::placement::{self, SlotTable};
 use clarion_protocol::Code;
 use clarion_protocol::http::Audience;
 
@@ -139,4 +143,31 @@ async fn members_put_through_any_node_are_told_to_their_session() {
     .await;
     world.node("b").accepted(to_topic("news"), "text").await;
     assert_eq!(texts(&link.messages_acked(1).await), ["text"]);
+}
+
+/// Terminals whose inboxes that node owns, among those of the cluster.
+pub fn terminals_of(owner: &'static str, names: &[&str]) -> impl Iterator<Item = String> + use<> {
+    let table = SlotTable::new(names.iter().map(|name| Arc::from(*name)));
+    let inbox = |name: &str| LogKey::terminal(&product_id("demo"), &terminal_id(name));
+    let names = (0..).map(|number| format!("terminal-{number}"));
+    names.filter(move |name| table.owns(owner, placement::slot_of(&inbox(name))))
+}
+
+/// On one thread the targets of a push come to the owner as one batch.
+#[tokio::test]
+async fn a_node_that_does_not_answer_holds_up_20_full_inboxes_no_longer_than_one() {
+    let world = World::with(&ABC, |config| {
+        config.logs.inbox_entries_max = 1;
+        config.actors.inbox_shards = 1;
+        config.limits.request_timeout_ms = 3000;
+    })
+    .await;
+    let names: Vec<String> = terminals_of("b", &ABC).take(20).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    world.node("b").accepted(to_terminals(&names), "fills").await;
+    world.link_of("b", "c").flow(Flow::Stalls);
+    // Asked one after the other their time would be over long before.
+    let failure = world.node("b").push(to_terminals(&names), "text").await.unwrap_err();
+    let codes: Vec<_> = failure.targets.iter().map(|t| t.error.as_ref().unwrap().code).collect();
+    assert_eq!(codes, vec![Code::InboxFull; 20]);
 }

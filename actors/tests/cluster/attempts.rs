@@ -1,8 +1,14 @@
 //! Attempts of an append that meet on two owners (I2), and their order (I8).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use clarion_actors::cluster::{Lane, PeerPort, Refused};
 use clarion_actors::{Push, Turns};
+use clarion_protocol::Code;
+use clarion_storage::DEFAULT_GROUP;
+use clarion_storage::memory::{AppendFault, MemoryStore};
 
 use crate::links::Flow;
 use crate::support::*;
@@ -118,4 +124,91 @@ async fn without_anybody_to_append_a_push_is_refused_as_retryable() {
     world.sees("a", &["a", "b"]);
     world.node("a").accepted(to_terminal("t1"), "text").await;
     assert_eq!(world.node("a").stored(to_terminal("t1")).await, 1);
+}
+
+/// Nodes a, b and c, of which b alone has no way to the store.
+async fn without_a_store_at_b() -> World {
+    let mut world = World::of(&["a", "c"]).await;
+    let everybodys = std::mem::replace(&mut world.store, Arc::new(MemoryStore::new()));
+    world.add("b", DEFAULT_GROUP, &|_| {}).await;
+    world.store.set_append_fault(AppendFault::Unavailable);
+    world.store = everybodys;
+    world.link_all();
+    world.all_see(&ABC);
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_owner_without_a_store_cannot_append_another_node_does_in_order_i8() {
+    let world = without_a_store_at_b().await;
+    let (node, news) = (world.node("a"), topic_of("b", &ABC));
+    let mut turns = Turns::default();
+    let texts = numbered("text", 100);
+    let pushes = texts.iter().map(|text| {
+        let push = Push { turn: Some(turns.take()), ..push(to_topic(news), text) };
+        node.system.push(&node.product, push)
+    });
+    for outcome in futures_util::future::join_all(pushes).await {
+        outcome.unwrap();
+    }
+    let entries = node.entries_of(to_topic(news)).await;
+    let got: Vec<String> = entries.iter().map(|entry| text_of(entry)).collect();
+    assert_eq!(got, texts);
+    // A node that is no owner of it either.
+    world.node("c").accepted(to_terminal(terminal_of("b", &ABC)), "text").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_for_everybody_is_told_before_the_time_is_over() {
+    let world = World::of(&ABC).await;
+    world.store.set_append_fault(AppendFault::Unavailable);
+    for owner in ABC {
+        let failure = world.node("a").push(to_topic(topic_of(owner, &ABC)), "text").await;
+        assert_eq!(failure.unwrap_err().code, Code::StoreUnavailable, "{owner}");
+    }
+    world.store.set_append_fault(AppendFault::None);
+    world.node("a").accepted(to_topic(topic_of("b", &ABC)), "text").await;
+}
+
+/// A link that takes nothing, and on which the first message about topics panics.
+struct Panics {
+    to: Arc<str>,
+    boot: u64,
+    done: AtomicBool,
+}
+
+impl PeerPort for Panics {
+    fn id(&self) -> &Arc<str> {
+        &self.to
+    }
+    fn boot(&self) -> u64 {
+        self.boot
+    }
+    fn wire(&self) -> u16 {
+        clarion_actors::cluster::wire_versions().1
+    }
+    fn send(&self, lane: Lane, _message: Bytes) -> Result<(), Refused> {
+        let panics = lane == Lane::Multicast && !self.done.swap(true, Ordering::AcqRel);
+        assert!(!panics, "as the test wants");
+        Err(Refused::Down)
+    }
+    fn status(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_panic_on_the_way_its_outcome_is_unknown_and_the_log_goes_on() {
+    let mut world = World::of(&["a", "b"]).await;
+    let news = topic_of("b", &["a", "b"]);
+    world.cut("a", "b");
+    let (to, boot) = (Arc::from("b"), world.node("b").boot);
+    let port = Arc::new(Panics { to, boot, done: AtomicBool::new(false) });
+    let node = world.node("a");
+    node.system.cluster().up(Arc::<Panics>::clone(&port));
+    let failure = node.push(to_topic(news), "lost").await.unwrap_err();
+    assert_eq!(failure.code, Code::OutcomeUnknown);
+    assert!(port.done.load(Ordering::Acquire));
+    node.accepted(to_topic(news), "text").await;
+    assert_eq!(node.stored(to_topic(news)).await, 1);
 }

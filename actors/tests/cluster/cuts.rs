@@ -240,8 +240,10 @@ async fn a_comparison_that_panics_is_not_the_last_one_i12() {
 
 /// Terminals at a node that read so many topics of each name between them, and nothing else yet.
 async fn readers_of(node: &Node, names: &[(&str, usize)]) -> Vec<TestTerminal> {
-    let all: Vec<String> =
-        names.iter().flat_map(|(name, count)| (0..*count).map(|n| format!("{name}-{n}"))).collect();
+    let mut all = Vec::new();
+    for (name, count) in names {
+        all.extend(numbered(&format!("{name}-"), *count).iter().map(|name| name.replace(' ', "")));
+    }
     let mut links = Vec::new();
     for (at, some) in all.chunks(50).enumerate() {
         let some: Vec<&str> = some.iter().map(String::as_str).collect();

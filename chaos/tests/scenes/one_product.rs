@@ -23,6 +23,7 @@ pub struct OneProduct {
     admin: Admin,
     key: String,
     secret: String,
+    token: String,
 }
 
 impl OneProduct {
@@ -40,7 +41,15 @@ impl OneProduct {
         };
         let info = admin.create_product(&create).await.unwrap();
         let key = info.api_keys.into_iter().next().unwrap();
-        Self { name, admin, key: key.key.to_string(), secret: key.secret.unwrap() }
+        let request = TokenRequest {
+            terminal: TerminalId::new(TERMINAL).unwrap(),
+            user: None,
+            kind: None,
+            topics: Vec::new(),
+            ttl_s: None,
+        };
+        let token = admin.mint_token(&name, &request).await.unwrap().token;
+        Self { name, admin, key: key.key.to_string(), secret: key.secret.unwrap(), token }
     }
 
     /// The node that owns the terminal's inbox.
@@ -53,7 +62,7 @@ impl OneProduct {
     pub fn backend(&self, http: &str) -> Backend {
         Backend::builder(http, self.name.as_str(), &self.key, &self.secret)
             .tuning(|tuning| {
-                let never = ATTEMPT * 10;
+                let never = Duration::from_secs(86_400);
                 tuning.retry = Backoff { base: never, cap: never };
                 (tuning.attempt_timeout, tuning.deadline) = (ATTEMPT, ATTEMPT);
             })
@@ -63,14 +72,7 @@ impl OneProduct {
 
     /// The terminal, online at an access point that the node with the API `http` names.
     pub async fn listen(&self, http: &str) -> Listener {
-        let request = TokenRequest {
-            terminal: TerminalId::new(TERMINAL).unwrap(),
-            user: None,
-            kind: None,
-            topics: Vec::new(),
-            ttl_s: None,
-        };
-        let token = self.admin.mint_token(&self.name, &request).await.unwrap().token;
+        let token = self.token.clone();
         let terminal = Terminal::discovering(http, self.name.as_str(), token);
         let (handle, events) = terminal.connect().await.unwrap();
         let mut listener = Listener { handle, events, node: String::new() };

@@ -3,16 +3,20 @@
 mod fill;
 mod record;
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use toml::Table;
 
+use crate::error::Cause;
 use crate::follow::LogFollower;
 use crate::haproxy::HaProxy;
-use crate::node::{Node, NodeSpec, READY_DEADLINE};
+use crate::node::{Node, NodeSpec, READY_DEADLINE, address};
 use crate::profile::{Layout, NodeGroup, Profile};
 use crate::{LaunchError, Process, Redis, RedisCluster, RedisOptions, RedisSentinel, port, wait};
 
@@ -100,6 +104,8 @@ pub struct Cluster {
     up: Up,
     profile: Profile,
     shared: Shared,
+    /// Nobody else uses the directory as long as it is held.
+    _lock: File,
 }
 
 impl Cluster {
@@ -109,21 +115,19 @@ impl Cluster {
     /// # Errors
     /// When something cannot be started, or is not ready in time; what runs by then is killed.
     pub async fn up(profile: &Profile, up: Up) -> Result<Self, LaunchError> {
-        let mut cluster = Self::prepare(profile, up).await?;
+        let mut cluster = Self::prepare(profile, up)?;
         let names = profile.names();
         let addresses = cluster.addresses(&names)?;
         cluster.shared.seeds(&addresses);
         cluster.shared.proxy = cluster.proxy_addresses()?;
+        cluster.must_find_ports(&addresses).await?;
+        cluster.start_redis().await?;
         for group in &profile.nodes {
             for name in group.names() {
                 let index = cluster.nodes.len();
                 let node = cluster.node_of(group, &name, index, addresses[index])?;
                 cluster.nodes.push(node);
             }
-        }
-        // Else who listens there would be taken for them.
-        for node in &cluster.nodes {
-            node.must_find_ports().await?;
         }
         cluster.init_store().await?;
         for node in &mut cluster.nodes {
@@ -137,20 +141,48 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Everything but the nodes.
-    async fn prepare(profile: &Profile, up: Up) -> Result<Self, LaunchError> {
+    /// Its directory, which it has for itself; nothing is started.
+    fn prepare(profile: &Profile, up: Up) -> Result<Self, LaunchError> {
         let at = &up.directory;
         std::fs::create_dir_all(at)
             .map_err(LaunchError::of(format!("cannot make {}", at.display())))?;
         let directory =
             at.canonicalize().map_err(LaunchError::of(format!("cannot use {}", at.display())))?;
+        let lock = lock(&directory, at)?;
+        Record::read(&directory).ports().for_each(port::keep);
         let up = Up { directory, ..up };
-        let plan = profile.redis;
+        let shared = Shared::new(&up.directory, profile)?;
+        let (profile, redis) = (profile.clone(), RedisGroup::None);
+        Ok(Self { haproxy: None, nodes: Vec::new(), redis, up, profile, shared, _lock: lock })
+    }
+
+    /// That nobody listens where the nodes and the proxy are to: else they would be taken for them.
+    async fn must_find_ports(&self, addresses: &[NodeAddresses]) -> Result<(), LaunchError> {
+        let mut all = Vec::new();
+        let groups = self.profile.nodes.iter();
+        let names = groups.flat_map(|group| group.names().into_iter().map(move |name| (group, name)));
+        for ((group, name), addresses) in names.zip(addresses) {
+            let config = self.config_of(group, &name, *addresses);
+            let listens = ["http", "terminals", "cluster"].into_iter();
+            let listens = listens.filter_map(|section| address(&config, section, "listen"));
+            all.extend(listens.map(|at| (name.clone(), at)));
+        }
+        let proxy = self.shared.proxy.map(|(http, terminals)| [http, terminals]);
+        all.extend(proxy.into_iter().flatten().map(|at| ("haproxy".to_owned(), at)));
+        for (name, at) in all {
+            port::must_be_free(&name, at).await?;
+            port::keep(at.port());
+        }
+        Ok(())
+    }
+
+    async fn start_redis(&mut self) -> Result<(), LaunchError> {
+        let (up, plan) = (&self.up, self.profile.redis);
         let mut options = RedisOptions { own_group: up.own_group, ..up.redis.clone() };
         // What inboxes are made for: a hash with values of this size stays one piece of memory.
         options.settings.insert(0, ("hash-max-listpack-value".to_owned(), "4096".to_owned()));
         let (at, replicas) = (&up.directory, plan.replicas());
-        let redis = match plan.layout {
+        self.redis = match plan.layout {
             Layout::None => RedisGroup::None,
             Layout::Standalone => RedisGroup::Standalone(Box::new(
                 Redis::standalone_with(&at.join("redis"), &options).await?,
@@ -163,8 +195,7 @@ impl Cluster {
                 RedisCluster::start_with(at, plan.shards(), replicas, &options).await?,
             ),
         };
-        let shared = Shared::new(&up.directory, profile, &redis, &options)?;
-        Ok(Self { haproxy: None, nodes: Vec::new(), redis, up, profile: profile.clone(), shared })
+        self.shared.stored_in(&up.directory, &self.redis, &options)
     }
 
     fn addresses(&self, names: &[String]) -> Result<Vec<NodeAddresses>, LaunchError> {
@@ -201,6 +232,12 @@ impl Cluster {
         }
     }
 
+    fn config_of(&self, group: &NodeGroup, name: &str, addresses: NodeAddresses) -> Table {
+        let mut config = self.profile.config(group);
+        self.shared.fill(&mut config, name, &self.up.directory.join(name), addresses);
+        config
+    }
+
     fn node_of(
         &self,
         group: &NodeGroup,
@@ -209,8 +246,7 @@ impl Cluster {
         addresses: NodeAddresses,
     ) -> Result<Node, LaunchError> {
         let directory = self.up.directory.join(name);
-        let mut config = self.profile.config(group);
-        self.shared.fill(&mut config, name, &directory, addresses);
+        let config = self.config_of(group, name, addresses);
         let place = self.up.places.get(index).cloned().unwrap_or_default();
         Node::prepare(NodeSpec {
             name: name.to_owned(),
@@ -350,10 +386,11 @@ impl Cluster {
         &self.up.directory
     }
 
-    /// Everything that the nodes and servers print from now on, and have printed.
+    /// Everything that the nodes and servers print from now on, and have printed in this run.
     #[must_use]
     pub fn follow_logs(&self) -> LogFollower {
-        LogFollower::new(self.processes().map(|process| (process.name(), process.log())))
+        let from = |process: &Process| process.log_before();
+        LogFollower::new(self.processes().map(|at| (at.name(), at.log(), from(at))))
     }
 
     /// All processes: the proxy, the nodes, Redis.
@@ -394,6 +431,22 @@ impl Cluster {
 
     fn record(&self) -> Result<(), LaunchError> {
         Record::of(self).write(&self.up.directory)
+    }
+}
+
+/// Takes the directory, `named` so by who asks, for this cluster alone, until the file is closed.
+fn lock(directory: &Path, named: &Path) -> Result<File, LaunchError> {
+    let path = directory.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(LaunchError::of(format!("cannot write {}", path.display())))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(LaunchError::new(format!(
+            "a cluster runs in {} already; stop it with Ctrl-C there, or give --dir another one",
+            named.display()
+        ))
+        .because(Cause::DirectoryInUse)),
+        Err(error) => Err(LaunchError::of(format!("cannot lock {}", path.display()))(error)),
     }
 }
 

@@ -31,11 +31,12 @@ struct Followed {
 }
 
 impl LogFollower {
-    pub(crate) fn new<'a>(files: impl Iterator<Item = (&'a str, &'a Path)>) -> Self {
-        let files = files.map(|(name, path)| Followed {
+    /// Follows each file from this length on.
+    pub(crate) fn new<'a>(files: impl Iterator<Item = (&'a str, &'a Path, u64)>) -> Self {
+        let files = files.map(|(name, path, from)| Followed {
             name: name.to_owned(),
             path: path.to_owned(),
-            read: 0,
+            read: from,
             begun: Vec::new(),
         });
         Self { files: files.collect() }
@@ -98,7 +99,7 @@ mod tests {
     fn lines_come_once_whole_and_with_their_name() {
         let directory = tempfile::tempdir().unwrap();
         let (a, b) = (directory.path().join("a"), directory.path().join("b"));
-        let mut follower = LogFollower::new([("a", &*a), ("bb", &*b)].into_iter());
+        let mut follower = LogFollower::new([("a", &*a, 0), ("bb", &*b, 0)].into_iter());
         assert_eq!(follower.name_width(), 2);
         assert_eq!(follower.ready(), []);
         std::fs::write(&a, "one\ntw").unwrap();
@@ -111,11 +112,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_there_before_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        std::fs::write(&path, "old\nnew\n").unwrap();
+        let mut follower = LogFollower::new([("a", &*path, 4)].into_iter());
+        assert_eq!(follower.ready(), [("a".to_owned(), "new".to_owned())]);
+    }
+
+    #[test]
     fn a_line_without_end_does_not_fill_memory() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
         std::fs::write(&path, vec![b'x'; 3 * LINE_BYTES_MAX]).unwrap();
-        let mut follower = LogFollower::new([("a", &*path)].into_iter());
+        let mut follower = LogFollower::new([("a", &*path, 0)].into_iter());
         assert_eq!(follower.ready().len(), 1);
         assert!(follower.files[0].begun.is_empty());
     }

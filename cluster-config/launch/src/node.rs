@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use crate::http::{self, Answer};
 use crate::process::Process;
-use crate::{LaunchError, Signal, port, wait};
+use crate::{LaunchError, Signal, wait};
 
 /// How long a node may take until it is ready, its recovery included.
 pub const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -122,18 +122,6 @@ impl Node {
             Answer { status: 200, .. } => Ok(()),
             answer => Err(LaunchError::new(format!("{} {}", answer.status, answer.body))),
         }
-    }
-
-    /// That nobody has its ports before it is started.
-    pub(crate) async fn must_find_ports(&self) -> Result<(), LaunchError> {
-        for at in [Some(self.http), self.terminals, self.peers].into_iter().flatten() {
-            if port::is_taken(at).await {
-                let name = self.name();
-                let what = format!("{name} is to listen on {at}, and another process does");
-                return Err(LaunchError::new(what));
-            }
-        }
-        Ok(())
     }
 
     /// Starts it again after it ended, and waits until it is ready.

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::LaunchError;
+use crate::error::Cause;
 
 /// The first port that is given out.
 const FIRST: u16 = 10_000;
@@ -55,9 +56,24 @@ pub fn free_at(ip: IpAddr) -> Result<SocketAddr, LaunchError> {
     Err(LaunchError::new(format!("no port of {FIRST} to {} is free at {ip}", END - 1)))
 }
 
+/// Takes care that [`free_at`] does not give this port to another one.
+pub(crate) fn keep(port: u16) {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    given.get_or_insert_with(HashSet::new).insert(port);
+}
+
+/// That `name` can listen there.
+pub(crate) async fn must_be_free(name: &str, at: SocketAddr) -> Result<(), LaunchError> {
+    if !is_taken(at).await {
+        return Ok(());
+    }
+    let what = format!("{name} is to listen on {at}, and another process does");
+    Err(LaunchError::new(what).because(Cause::PortTaken))
+}
+
 /// Whether somebody listens there, for TCP or UDP, and not only for the moment that it takes another
 /// process to look for a free port.
-pub(crate) async fn is_taken(at: SocketAddr) -> bool {
+async fn is_taken(at: SocketAddr) -> bool {
     for _ in 0..LOOKS {
         if is_free(at.ip(), at.port()) {
             return false;

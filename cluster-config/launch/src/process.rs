@@ -54,6 +54,8 @@ pub struct Process {
     environment: Vec<(OsString, Option<OsString>)>,
     directory: Option<PathBuf>,
     log: PathBuf,
+    /// The length that the log had before.
+    log_before: u64,
     own_group: bool,
     child: Option<Child>,
 }
@@ -69,6 +71,7 @@ impl Process {
             environment: Vec::new(),
             directory: None,
             log: log.to_owned(),
+            log_before: log.metadata().map_or(0, |file| file.len()),
             own_group: false,
             child: None,
         }
@@ -138,6 +141,12 @@ impl Process {
         &self.log
     }
 
+    /// The length that this file had before: what earlier runs in the same directory printed.
+    #[must_use]
+    pub const fn log_before(&self) -> u64 {
+        self.log_before
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -182,6 +191,7 @@ impl Process {
             environment: self.environment.clone(),
             directory: self.directory.clone(),
             log: self.log.clone(),
+            log_before: self.log_before,
             own_group: self.own_group,
             child: None,
         };

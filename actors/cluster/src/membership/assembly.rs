@@ -79,6 +79,12 @@ impl Assembly {
         let me = members.iter().position(|one| one.id == self.me)?;
         let tables = tables(former, &self.members);
         let settled = former.settled || self.alone || members.len() > 1 || now_ms >= SETTLED_MS;
+        if settled && !former.settled && !self.alone && members.len() == 1 {
+            tracing::warn!(
+                "no seed has answered: this node acts as the first of the cluster. If there are \
+                 others, compare cookie and cluster.name, and let UDP and TCP through to cluster.listen"
+            );
+        }
         let placement_version = self.members.placement_version();
         let same = former.members == members
             && same_tables(&former.tables, &tables)

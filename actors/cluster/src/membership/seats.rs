@@ -79,6 +79,8 @@ struct Seat {
 
 struct Link {
     state: LinkState,
+    /// It was up, and nothing was refused since. A link ends first and is refused then.
+    was_up: bool,
     /// When the refusal came, while it counts.
     refused_ms: Option<u64>,
 }
@@ -125,18 +127,19 @@ impl Seats {
         if known.is_none() && self.links.len() >= LINKS_MAX {
             return;
         }
-        let was_up = known.is_some_and(|link| link.state == LinkState::Up);
+        let was_up = known.is_some_and(|link| link.was_up);
         let refused_before = known.and_then(|link| link.refused_ms);
-        let (state, refused_ms) = match state {
+        let (state, refused_ms, was_up) = match state {
             // Refused without having been up: whoever beats but cannot be reached is cut off.
-            LinkState::Refused if was_up => (state, Some(now_ms)),
+            LinkState::Refused if was_up => (state, Some(now_ms), false),
             LinkState::Refused | LinkState::Down if refused_before.is_some() => {
-                (LinkState::Refused, refused_before)
+                (LinkState::Refused, refused_before, false)
             }
-            LinkState::Refused | LinkState::Down => (LinkState::Down, None),
-            LinkState::Up => (state, None),
+            LinkState::Refused => (LinkState::Down, None, false),
+            LinkState::Down => (state, None, was_up),
+            LinkState::Up => (state, None, true),
         };
-        self.links.insert(key, Link { state, refused_ms });
+        self.links.insert(key, Link { state, refused_ms, was_up });
     }
 
     /// Gives each name its seat. While not `steady` (this process was stopped for a while, or its
@@ -215,7 +218,7 @@ impl Seats {
             let Some(link) = self.links.get_mut(&(Arc::clone(id), one.boot)) else { continue };
             let Some(refused_ms) = link.refused_ms else { continue };
             if one.moved_ms >= refused_ms.saturating_add(REFUSED_MS) {
-                *link = Link { state: LinkState::Down, refused_ms: None };
+                *link = Link { state: LinkState::Down, refused_ms: None, was_up: false };
             }
         }
     }

@@ -134,6 +134,9 @@ fn a_refused_link_kills_at_once_and_an_echo_does_not_revive() {
     let node = table.add(1, 10, A);
     table.link(1, LinkState::Up);
     assert_eq!(table.holder(1_000, &[node]), (1, true));
+    // As links tell it: the link ends, and its redial is refused a moment later.
+    table.link(1, LinkState::Down);
+    assert_eq!(table.holder(20, &[node]), (1, true), "it may be cut off");
     table.link(1, LinkState::Refused);
     assert_eq!(table.holder(100, &[]), (1, false));
     assert_eq!(table.holder(2_000, &[node]), (1, false), "heartbeats still on their way");

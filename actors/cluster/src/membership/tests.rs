@@ -316,6 +316,7 @@ async fn a_refused_link_is_a_death_at_once() {
     a.sees("a link", |view| view.member("b").unwrap().standing.reachable).await;
     let boot = b.boot;
     drop(b);
+    a.membership.link("b", boot, LinkState::Down);
     a.membership.link("b", boot, LinkState::Refused);
     a.sees_members(&["a"]).await;
 }

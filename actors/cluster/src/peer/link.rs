@@ -422,7 +422,9 @@ mod tests {
     #[tokio::test]
     async fn dialling_that_panics_is_told_as_dialling_without_an_answer() {
         let (said, mut heard) = tokio::sync::mpsc::channel(2);
-        let dialling = Dialling::new(move |result| drop(said.try_send(result.is_err())));
+        let dialling = Dialling::new(move |result| {
+            let _ = said.try_send(result.is_err());
+        });
         let ended = task::spawn(async move {
             let _dialling = dialling;
             panic!("as the test wants");

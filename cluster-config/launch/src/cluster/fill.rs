@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::RedisGroup;
 use crate::node::value;
-use crate::profile::Profile;
+use crate::profile::{Layout, Profile};
 use crate::{LaunchError, RedisOptions, port};
 
 /// Nodes that others ask first.
@@ -65,22 +65,31 @@ impl Shared {
     pub fn new(
         directory: &Path,
         profile: &Profile,
-        redis: &RedisGroup,
-        options: &RedisOptions,
     ) -> Result<Self, LaunchError> {
         let (admin_token_file, cookie_file) =
             (directory.join("admin-token"), directory.join("cookie"));
-        let alone = profile.names().len() == 1 && matches!(redis, RedisGroup::None);
+        let alone = profile.names().len() == 1 && profile.redis.layout == Layout::None;
         Ok(Self {
             admin_token: secret(&admin_token_file)?,
             cookie: secret(&cookie_file)?,
             admin_token_file,
             cookie_file,
-            store: store(directory, redis, options)?,
+            store: Table::new(),
             seeds: Vec::new(),
             proxy: None,
             alone,
         })
+    }
+
+    /// These servers are the store.
+    pub fn stored_in(
+        &mut self,
+        directory: &Path,
+        redis: &RedisGroup,
+        options: &RedisOptions,
+    ) -> Result<(), LaunchError> {
+        self.store = store(directory, redis, options)?;
+        Ok(())
     }
 
     /// The first nodes are the seeds.
@@ -230,7 +239,7 @@ mod tests {
 
     fn shared(directory: &Path, profile: &str) -> Shared {
         let profile = Profile::parse(profile, directory).unwrap();
-        Shared::new(directory, &profile, &RedisGroup::None, &RedisOptions::default()).unwrap()
+        Shared::new(directory, &profile).unwrap()
     }
 
     fn addresses(index: usize) -> NodeAddresses {

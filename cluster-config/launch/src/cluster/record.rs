@@ -86,6 +86,11 @@ impl Record {
         Self { about: cluster.profile.profile.about.clone(), processes }
     }
 
+    /// All ports that were used, as far as they are known.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.processes.iter().flat_map(|entry| entry.addresses.values().map(SocketAddr::port))
+    }
+
     /// Where a node listened.
     pub fn node(&self, name: &str) -> Option<NodeAddresses> {
         let entry = self.processes.iter().find(|e| e.kind == "node" && e.name == name)?;
