@@ -103,7 +103,9 @@ impl Router {
     pub(crate) async fn append(&self, entry: &NewEntry, group: &Arc<str>) -> Option<Pending> {
         // I8: what is unresolved on one way holds later appends of the log from any other.
         if self.myself.clustered && !self.forwarder.holds(&entry.log) {
-            let here = self.is_here(group, placement::slot_of(&entry.log));
+            // Without a store here, the forwarder finds somebody who has one.
+            let here = self.is_here(group, placement::slot_of(&entry.log))
+                && self.store.health().writable.is_ok();
             if here || self.owners.holds(&entry.log) {
                 return self.owners.append(entry).await.map(Pending::Here);
             }

@@ -14,13 +14,15 @@ use crate::relay::Relays;
 use crate::router::Myself;
 use crate::supervisor::SupervisorHandle;
 
+type Refuses = fn(&PeerMessage) -> bool;
+
 /// A link to `b` that keeps what it is given.
 struct Port {
     id: Arc<str>,
     cluster: OnceLock<Weak<Cluster>>,
     said: Mutex<Vec<PeerMessage>>,
     /// What it refuses. The lane takes messages again, and says so, before that is known.
-    refuses: Mutex<Option<fn(&PeerMessage) -> bool>>,
+    refuses: Mutex<Option<Refuses>>,
     /// Whether it counted as a reader when it was greeted.
     greeted_as_reader: OnceLock<bool>,
 }

@@ -104,13 +104,9 @@ impl RelayState {
     pub(super) fn compared(&mut self, number: u64, whole: bool) {
         let ended = self.comparing.running.take_if(|(running, _)| *running == number);
         match ended {
-            Some(_) if whole => {
-                if !self.comparing.wanted.is_empty() {
-                    self.compare_wanted();
-                }
-            }
-            Some((_, slots)) => self.comparing.wanted.insert_all(&slots),
-            None => {} // a former incarnation's
+            Some((_, slots)) if !whole => self.comparing.wanted.insert_all(&slots),
+            Some(_) if !self.comparing.wanted.is_empty() => self.compare_wanted(),
+            Some(_) | None => {} // nothing is wanted, or it was a former incarnation's
         }
     }
 

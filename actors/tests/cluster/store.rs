@@ -11,6 +11,9 @@ use clarion_storage::memory::MemoryStore;
 use clarion_storage::*;
 use tokio::sync::watch;
 
+/// Which logs.
+pub type Fails = fn(&LogKey) -> bool;
+
 pub struct NodeStore {
     pub shared: Arc<MemoryStore>,
     /// The process is dead: nothing it asks for happens, nothing is answered.
@@ -26,7 +29,7 @@ pub struct NodeStore {
     /// Reads of several logs that will panic.
     pub panics: AtomicUsize,
     /// Reads of these logs fail: the part of the store that holds them is away.
-    pub fails: Mutex<Option<fn(&LogKey) -> bool>>,
+    pub fails: Mutex<Option<Fails>>,
 }
 
 impl NodeStore {
