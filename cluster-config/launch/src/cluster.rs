@@ -160,7 +160,8 @@ impl Cluster {
     async fn must_find_ports(&self, addresses: &[NodeAddresses]) -> Result<(), LaunchError> {
         let mut all = Vec::new();
         let groups = self.profile.nodes.iter();
-        let names = groups.flat_map(|group| group.names().into_iter().map(move |name| (group, name)));
+        let names =
+            groups.flat_map(|group| group.names().into_iter().map(move |name| (group, name)));
         for ((group, name), addresses) in names.zip(addresses) {
             let config = self.config_of(group, &name, *addresses);
             let listens = ["http", "terminals", "cluster"].into_iter();

@@ -20,7 +20,7 @@ pub mod resp;
 pub mod wait;
 
 pub use cluster::{Cluster, Place, RedisGroup, Up};
-pub use error::LaunchError;
+pub use error::{Cause, LaunchError};
 pub use haproxy::HaProxy;
 pub use node::{Node, NodeSpec};
 pub use process::{Process, Signal};

@@ -282,7 +282,7 @@ pub(crate) fn value<'a>(config: &'a Table, section: &str, key: &str) -> Option<&
     config.get(section)?.get(key)
 }
 
-fn address(config: &Table, section: &str, key: &str) -> Option<SocketAddr> {
+pub(crate) fn address(config: &Table, section: &str, key: &str) -> Option<SocketAddr> {
     value(config, section, key)?.as_str()?.parse().ok()
 }
 

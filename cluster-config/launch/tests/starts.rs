@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clarion_launch::cluster::sections;
-use clarion_launch::{Cluster, LaunchError, Profile, Up, port};
+use clarion_launch::{Cause, Cluster, LaunchError, Profile, Up, port};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -46,9 +46,35 @@ async fn a_node_is_not_started_where_another_process_listens() {
     // The first port of the second node.
     let taken = port::free().unwrap();
     let held = TcpListener::bind(taken).await.unwrap();
-    let error = up(directory.path(), &program, taken.port() - 10).await.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("n-2 is to listen on {taken}")), "{error}");
+    let error = up(directory.path(), &program, taken.port() - 10).await.unwrap_err();
+    assert_eq!(error.cause(), Cause::PortTaken);
+    assert!(error.to_string().starts_with(&format!("n-2 is to listen on {taken}")), "{error}");
+    assert!(!directory.path().join("cluster/n-1").exists(), "looked at too late");
     drop(held);
+}
+
+#[tokio::test]
+async fn a_directory_is_one_clusters_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = node_that(directory.path(), ": > $(dirname $2)/started; exec sleep 600");
+    let cluster = directory.path().join("cluster");
+    {
+        let first = up(directory.path(), &program, 0);
+        tokio::pin!(first);
+        while !cluster.join("n-2/started").exists() {
+            let pause = Duration::from_millis(5);
+            assert!(tokio::time::timeout(pause, &mut first).await.is_err(), "not ready yet");
+        }
+        let config = std::fs::read_to_string(cluster.join("n-1/node.toml")).unwrap();
+        let error = up(directory.path(), &program, 0).await.unwrap_err();
+        assert_eq!(error.cause(), Cause::DirectoryInUse);
+        let says = format!("a cluster runs in {} already", cluster.display());
+        assert!(error.to_string().starts_with(&says), "{error}");
+        assert_eq!(config, std::fs::read_to_string(cluster.join("n-1/node.toml")).unwrap());
+    }
+    let program = node_that(directory.path(), "exit 3");
+    let error = up(directory.path(), &program, 0).await.unwrap_err().to_string();
+    assert!(error.contains("ended by itself"), "{error}");
 }
 
 /// Answers in the place of a node: it is ready, but of another cluster. Says so in `asked`.

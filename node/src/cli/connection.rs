@@ -116,8 +116,9 @@ impl Connection {
             Some(AdminToken(token)) => token.clone(),
             None => self.credentials.admin_token()?.ok_or_else(|| {
                 Failure::usage("this needs the admin token of the node").hint(format!(
-                    "set CLARION_ADMIN_TOKEN, give --admin-token-file, or run where `clarion dev` \
-                     keeps {}",
+                    "set CLARION_ADMIN_TOKEN, give --admin-token-file, or --credentials \
+                     DIR/credentials with the DIR of `clarion cluster up`, or run where `clarion \
+                     dev` keeps {}",
                     self.credentials.admin_token_file().display()
                 ))
             })?,
@@ -136,8 +137,9 @@ impl Connection {
                     let keys = self.credentials.product(product)?.ok_or_else(|| {
                         Failure::usage(format!("this needs a key of the product {product}")).hint(
                             format!(
-                                "set CLARION_API_KEY and CLARION_API_SECRET, or have {} (see \
-                                 `clarion product create --save`)",
+                                "set CLARION_API_KEY and CLARION_API_SECRET, give --credentials \
+                                 DIR/credentials with the DIR of `clarion cluster up`, or have {} \
+                                 (see `clarion product create --save`)",
                                 self.credentials.product_file(product).display()
                             ),
                         )

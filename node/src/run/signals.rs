@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks the node to drain, the second ends it at once.
+//! SIGTERM, SIGINT, SIGHUP (the terminal is gone; not under `nohup`): the first asks the node to drain, the second ends it at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -11,6 +11,8 @@ const INTERRUPTED: i32 = 130;
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// None when whoever started the process has it ignored.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -21,12 +23,24 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hangup: if ignored(SignalKind::hangup()) {
+                None
+            } else {
+                Some(listen(SignalKind::hangup())?)
+            },
         })
     }
 
     /// Waits for one.
     pub(crate) async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = hangup => "SIGHUP",
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
@@ -38,4 +52,12 @@ impl Signals {
         tracing::warn!(signal, "told twice: ending without draining");
         std::process::exit(INTERRUPTED);
     }
+}
+
+/// Whether the process was started with this signal ignored.
+fn ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }

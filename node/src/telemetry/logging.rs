@@ -6,8 +6,15 @@ use clarion_config::{LogConfig, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 /// Below these levels the libraries only cost: an INFO span of `ractor` is half a kilobyte an actor.
-const QUIET: [&str; 6] =
-    ["ractor=warn", "fjall=warn", "lsm_tree=warn", "hyper=warn", "rustls=warn", "tungstenite=warn"];
+const QUIET: [&str; 7] = [
+    "ractor=warn",
+    "ractor_cluster=error",
+    "fjall=warn",
+    "lsm_tree=warn",
+    "hyper=warn",
+    "rustls=warn",
+    "tungstenite=warn",
+];
 
 /// Why no log can be written.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +47,10 @@ fn filter(config: &LogConfig, rust_log: Option<&str>) -> Result<EnvFilter, Loggi
     if let Some(text) = rust_log.filter(|text| !text.is_empty()) {
         return EnvFilter::try_new(text).map_err(|error| LoggingError::Filter(error.to_string()));
     }
-    let named = |part: &&str| !config.level.contains(part.split('=').next().unwrap_or(part));
-    let parts: Vec<&str> =
-        std::iter::once(config.level.as_str()).chain(QUIET.into_iter().filter(named)).collect();
+    let target = |part: &str| part.split(['=', '[']).next().unwrap_or(part).trim().to_owned();
+    let named: Vec<String> = config.level.split(',').map(target).collect();
+    let quiet = QUIET.into_iter().filter(|part| !named.contains(&target(part)));
+    let parts: Vec<&str> = std::iter::once(config.level.as_str()).chain(quiet).collect();
     EnvFilter::try_new(parts.join(",")).map_err(|error| LoggingError::Filter(error.to_string()))
 }
 
@@ -59,6 +67,8 @@ mod tests {
         assert!(text("info").contains("ractor=warn"), "{}", text("info"));
         assert!(text("info,ractor=debug").contains("ractor=debug"));
         assert!(!text("info,ractor=debug").contains("ractor=warn"));
+        assert!(text("info").contains("ractor_cluster=error"), "{}", text("info"));
+        assert!(text("info,ractor_cluster=debug").contains("ractor=warn"));
     }
 
     #[test]

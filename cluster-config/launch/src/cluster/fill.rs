@@ -62,10 +62,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(
-        directory: &Path,
-        profile: &Profile,
-    ) -> Result<Self, LaunchError> {
+    pub fn new(directory: &Path, profile: &Profile) -> Result<Self, LaunchError> {
         let (admin_token_file, cookie_file) =
             (directory.join("admin-token"), directory.join("cookie"));
         let alone = profile.names().len() == 1 && profile.redis.layout == Layout::None;

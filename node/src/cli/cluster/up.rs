@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use clarion_launch::{Cluster, Profile, Up};
+use clarion_launch::{Cause, Cluster, Profile, Up};
 use clarion_protocol::ProductId;
 use clarion_protocol::http::ProductCreate;
 use serde_json::json;
@@ -25,8 +25,8 @@ Examples:
   clarion cluster up my-profile.toml --port 0        any free ports
 
 Everything listens on 127.0.0.1 and keeps its data in --dir: keys, configs, logs, Redis. Started again
-with the same --dir it goes on with that data. Ctrl-C or SIGTERM ends all of it: the nodes drain, then
-Redis stops. A process that dies meanwhile is told and not replaced: kill some and see what happens.
+with the same --dir it goes on with that data. Ctrl-C, SIGTERM or SIGHUP ends all of it: the nodes drain,
+then Redis stops. A process that dies meanwhile is told and not replaced: kill some and see what happens.
 Needs `redis-server` when the profile asks for Redis, `haproxy` when it asks for HAProxy.
 cluster-config/profiles/README.md describes the format of a profile.";
 
@@ -257,8 +257,10 @@ fn unusable(error: clarion_launch::LaunchError) -> Failure {
 }
 
 fn not_started(error: clarion_launch::LaunchError) -> Failure {
-    Failure::new(Exit::Failed, error.to_string()).hint(
-        "if a port is taken give --port another one, or --port 0; `clarion doctor` looks at a \
-         node's config",
-    )
+    let failure = Failure::new(Exit::Failed, error.to_string());
+    match error.cause() {
+        Cause::PortTaken => failure.hint("give --port another one, or --port 0 for any free ones"),
+        Cause::DirectoryInUse => failure,
+        Cause::Other => failure.hint("`clarion doctor` looks at a node's config"),
+    }
 }
