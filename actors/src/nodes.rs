@@ -112,6 +112,8 @@ struct Confirming {
 impl Drop for Confirming {
     fn drop(&mut self) {
         let Some(nodes) = self.nodes.upgrade().filter(|_| !self.through) else { return };
+        // One that was never polled, because the process ends, begins no other one.
+        let began = !self.again || !self.taken.is_empty();
         let mut unconfirmed = nodes.unconfirmed();
         *unconfirmed.runs(self.again) = false;
         unconfirmed.put_back(std::mem::take(&mut self.taken));
@@ -119,9 +121,10 @@ impl Drop for Confirming {
             let new = std::mem::take(&mut unconfirmed.new);
             unconfirmed.put_back(new);
         }
+        drop(unconfirmed);
         // Otherwise the process ends.
-        if std::thread::panicking() {
-            nodes.ask_again(&mut unconfirmed);
+        if began && std::thread::panicking() {
+            nodes.ask_again();
         }
     }
 }
@@ -277,14 +280,18 @@ impl Nodes {
     pub(crate) fn confirm_from_store(self: &Arc<Self>, node: NodeNumber, log: Arc<LogKey>) {
         let mut unconfirmed = self.unconfirmed();
         unconfirmed.new.entry(log).or_default().insert(node);
-        if !std::mem::replace(&mut unconfirmed.new_runs, true) {
+        let begins = !std::mem::replace(&mut unconfirmed.new_runs, true);
+        // Not under the lock: a runtime that ends drops the task at once, and that takes it.
+        drop(unconfirmed);
+        if begins {
             task::spawn(confirm_all(Confirming::new(self, false)));
         }
     }
 
     /// Has what failed asked for again, in a while.
-    fn ask_again(self: &Arc<Self>, unconfirmed: &mut Unconfirmed) {
-        if !std::mem::replace(&mut unconfirmed.again_runs, true) {
+    fn ask_again(self: &Arc<Self>) {
+        let begins = !std::mem::replace(&mut self.unconfirmed().again_runs, true);
+        if begins {
             task::spawn(confirm_all(Confirming::new(self, true)));
         }
     }
@@ -362,9 +369,8 @@ async fn confirm_all(mut confirming: Confirming) {
         pause_ms = if nothing_came { pause_ms * 2 } else { CONFIRM_AGAIN_MS_MIN };
         pause_ms = pause_ms.min(CONFIRM_AGAIN_MS_MAX);
         if !failed.is_empty() {
-            let mut unconfirmed = nodes.unconfirmed();
-            unconfirmed.put_back(failed);
-            nodes.ask_again(&mut unconfirmed);
+            nodes.unconfirmed().put_back(failed);
+            nodes.ask_again();
         }
     }
 }
