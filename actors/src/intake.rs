@@ -7,12 +7,14 @@
 //! lanes: every append in here holds a place in flight there.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clarion_core::{Batch, Body, Entry, LogKey};
 use clarion_protocol::{Epoch, MessageId};
 use clarion_storage::{Append, Appended, LogLimits, Store, StoreError, StoreResult};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
@@ -221,11 +223,7 @@ fn append_batch(way: Way, mut requests: Vec<Request>) -> BoxFuture<'static, ()> 
             let not_after_ms = started_ms + way.attempt_ms;
             let appends =
                 requests.iter().map(|r| attempt(&r.entry, started_ms, not_after_ms)).collect();
-            let patience = Duration::from_millis(way.attempt_ms.saturating_mul(2));
-            let results = match tokio::time::timeout(patience, way.store.append(appends)).await {
-                Ok(results) => results,
-                Err(_) => vec![Err(unknown("no answer in time")); requests.len()],
-            };
+            let results = call_store(&way, appends).await;
             let mut round = Round::new(&requests);
             for (request, result) in requests.into_iter().zip(results) {
                 round.take(request, result);
@@ -239,6 +237,23 @@ fn append_batch(way: Way, mut requests: Vec<Request>) -> BoxFuture<'static, ()> 
             }
         }
     })
+}
+
+/// One answer for each, whatever becomes of the call: this task alone lets go of their logs.
+async fn call_store(way: &Way, appends: Vec<Append>) -> Vec<StoreResult<Appended>> {
+    let (count, patience) =
+        (appends.len(), Duration::from_millis(way.attempt_ms.saturating_mul(2)));
+    let call = AssertUnwindSafe(async { way.store.append(appends).await }).catch_unwind();
+    let failed = |why| vec![Err(unknown(why)); count];
+    match tokio::time::timeout(patience, call).await {
+        Ok(Ok(results)) => results,
+        Ok(Err(_)) => {
+            metrics::counter!("clarion_append_panics_total").increment(1);
+            tracing::error!(count, "the store panicked while it appended");
+            failed("the store panicked")
+        }
+        Err(_) => failed("no answer in time"),
+    }
 }
 
 async fn wait_until_after(store: &dyn Store, not_after_ms: u64) {

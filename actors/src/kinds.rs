@@ -41,7 +41,7 @@ pub enum Escalation {
     /// the budget holds again; it goes on trying meanwhile.
     NodeUnhealthy,
     /// Messages for this one actor are refused as retryable until the budget allows it to run
-    /// again: the fault stays where it is (N5).
+    /// again: the fault stays where it is.
     Quarantine,
 }
 

@@ -406,3 +406,40 @@ fn hints_of(batch: &Arc<Batch>, ephemeral: bool, listed: bool) -> Vec<PeerMessag
     }
     messages
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use clarion_protocol::ProductId;
+    use clarion_storage::memory::MemoryStore;
+
+    use super::*;
+
+    /// Such a runtime drops a task in the call that spawns it, and the task's end takes the lock.
+    #[test]
+    fn confirming_while_the_runtime_ends_waits_for_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let nodes = Nodes::new(
+            Arc::new(Relays::new(1)),
+            Arc::new(LinkedPeers::new()),
+            Ownership::new(true),
+            Arc::default(),
+            Arc::new(MemoryStore::new()),
+        );
+        let log = LogKey::broadcast(&ProductId::new("demo").unwrap());
+        let (through, waits) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let _entered = handle.enter();
+            for _ in 0..2 {
+                nodes.confirm_from_store(THIS_NODE, Arc::clone(&log));
+                nodes.ask_again();
+            }
+            let _ = through.send(nodes.unconfirmed().failed.len());
+        });
+        let kept = waits.recv_timeout(Duration::from_secs(10));
+        assert_eq!(kept, Ok(1), "it waits for itself, or has lost what it was to confirm");
+    }
+}

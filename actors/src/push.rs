@@ -1,28 +1,32 @@
 //! The way of a push on the node that takes it (steps 1, 2 and 4): admission, the claim of its
 //! idempotency key, its id, the owners of its targets, and the answer when all of it is durable.
 
+mod lanes;
+mod outcome;
+mod turns;
+
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use clarion_core::{Batch, Body, Entry, LogKey, Mode};
-use clarion_protocol::http::{
-    Audience, Position, PushAccepted, SDK_KEY_PREFIX, Target, TargetError, TargetOutcome,
-};
+use clarion_core::{Batch, Body, Entry, Mode};
+use clarion_protocol::http::{Audience, PushAccepted, SDK_KEY_PREFIX, Target, TargetOutcome};
 use clarion_protocol::{Code, MessageId, Offset, ProductId};
 use clarion_storage::{
     Appended, Claim, ClaimOutcome, Finish, LogLimits, ProductRecord, Store, StoreError,
 };
-use tokio::sync::oneshot;
 
 use crate::cluster::pending::{NotAppended, Pending};
 use crate::failure::Failure;
 use crate::intake::{NewEntry, UNSEARCHED_MS};
-use crate::kinds::Kind;
-use crate::lane::{Lane, LaneArguments, LaneHandle, Permit};
 use crate::router::Router;
-use crate::supervisor::{Child, ChildOf, Slot, SupervisorHandle};
+use crate::supervisor::SupervisorHandle;
+
+use lanes::KnownLane;
+pub(crate) use outcome::log_of;
+use outcome::{answer, mode_of, outcome, replay, settled, target_error, targets_of, unknown};
+pub use turns::{Turn, Turns};
 
 /// How long the record of a caller's key lives, in milliseconds: 24 hours, or 15 minutes for a key
 /// that an SDK made for its own repetitions.
@@ -30,8 +34,6 @@ const KEY_KEPT_MS: u64 = 24 * 3600 * 1000;
 const SDK_KEY_KEPT_MS: u64 = 15 * 60 * 1000;
 /// How long to wait before a lost append is tried again.
 const LOST_APPEND_PAUSE: Duration = Duration::from_millis(20);
-/// How long a lane that does not answer is given to start again, in milliseconds, each time.
-const LANE_PAUSES_MS: [u64; 4] = [0, 5, 20, 80];
 
 /// A validated push.
 #[derive(Debug)]
@@ -46,37 +48,6 @@ pub struct Push {
     pub idempotency: Option<(Arc<str>, [u8; 32])>,
     /// Its place among the pushes of one connection; `None` if it has no order with others.
     pub turn: Option<Turn>,
-}
-
-/// Keeps the pushes of one connection in order up to their owners (I8).
-#[derive(Debug, Default)]
-pub struct Turns {
-    last: Option<oneshot::Receiver<()>>,
-}
-
-/// The place of one push. Dropped, it lets the next one pass.
-#[derive(Debug)]
-pub struct Turn {
-    before: Option<oneshot::Receiver<()>>,
-    _passed: oneshot::Sender<()>,
-}
-
-impl Turns {
-    /// The next place; called in the order in which the pushes came.
-    pub fn take(&mut self) -> Turn {
-        let (passed, next) = oneshot::channel();
-        Turn { before: self.last.replace(next), _passed: passed }
-    }
-}
-
-impl Turn {
-    /// Waits until every push before this one is on its way to its owners, or has failed.
-    pub(crate) async fn come(&mut self) {
-        if let Some(before) = self.before.take() {
-            // An error is the signal: the sender is only ever dropped.
-            let _ = before.await;
-        }
-    }
 }
 
 /// How far apart the clocks of the store's servers may be, in milliseconds: a claim and a log may be
@@ -103,8 +74,6 @@ pub(crate) struct Pushes {
     pub(crate) limits: PushLimits,
     lanes: Arc<RwLock<HashMap<(ProductId, Mode), KnownLane>>>,
 }
-
-type KnownLane = (LaneHandle, Arc<dyn Child>, Option<u32>);
 
 /// A push that has its id.
 struct Started {
@@ -158,78 +127,6 @@ impl Pushes {
                 .increment(1);
         }
         answer(accepted)
-    }
-
-    /// Step 1: a place in the product's lane for the mode.
-    async fn admit(&self, product: &Arc<ProductRecord>, mode: Mode) -> Result<Permit, Failure> {
-        // A lane that is just being restarted is asked again.
-        for pause_ms in LANE_PAUSES_MS {
-            if pause_ms > 0 {
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            }
-            let (lane, child) = self.lane(product, mode);
-            if !lane.slot.is_filled() && !self.supervisor.ensure(child).await {
-                break;
-            }
-            if let Some(admitted) = lane.admit().await {
-                return admitted.map_err(Failure::from);
-            }
-        }
-        Err(Failure::new(Code::Overloaded).retry_after_ms(1000))
-    }
-
-    /// Returns once every lane in use has taken a message from its mailbox.
-    pub(crate) async fn progress(&self) {
-        let lanes: Vec<LaneHandle> = {
-            let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
-            lanes.values().map(|(lane, ..)| lane.clone()).collect()
-        };
-        for lane in lanes {
-            lane.progress().await;
-        }
-    }
-
-    fn lane(&self, product: &Arc<ProductRecord>, mode: Mode) -> (LaneHandle, Arc<dyn Child>) {
-        let key = (product.product.clone(), mode);
-        let quota = product.pushes_per_s_max;
-        let known = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((lane, child, _)) = known.get(&key).filter(|(_, _, of)| *of == quota) {
-            return (lane.clone(), Arc::clone(child));
-        }
-        drop(known);
-        let slot = Slot::new();
-        let arguments = LaneArguments {
-            store: Arc::clone(&self.store),
-            in_flight_max: self.limits.in_flight_max,
-            pushes_per_s_max: quota,
-            idle_stop_ms: self.limits.idle_stop_ms,
-            incarnation: 0,
-        };
-        let (lanes, forgotten) = (Arc::clone(&self.lanes), key.clone());
-        let child: Arc<dyn Child> = Arc::new(ChildOf {
-            kind: Kind::Lane,
-            // With its quota: a changed one is another lane, the former goes idle.
-            label: format!("{}/{}/{quota:?}", product.product, mode.as_str()),
-            slot: Arc::clone(&slot),
-            make: move |incarnation| (Lane, LaneArguments { incarnation, ..arguments.clone() }),
-            started: Box::new(|_| {}),
-            quarantined: Box::new(|| {}),
-            forgotten: Box::new(move || {
-                let mut lanes = lanes.write().unwrap_or_else(PoisonError::into_inner);
-                if lanes.get(&forgotten).is_some_and(|(lane, ..)| !lane.slot.is_filled()) {
-                    lanes.remove(&forgotten);
-                }
-            }),
-        });
-        let lane = LaneHandle { slot };
-        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
-        match lanes.get(&key).filter(|(_, _, of)| *of == quota) {
-            Some((lane, child, _)) => (lane.clone(), Arc::clone(child)),
-            None => {
-                lanes.insert(key, (lane.clone(), Arc::clone(&child), quota));
-                (lane, child)
-            }
-        }
     }
 
     /// Gives the push its id; claims its key durably before anything is appended.
@@ -380,7 +277,7 @@ impl Pushes {
         }
     }
 
-    /// ttl 0: a hint and nothing else, at most once, outside N1.
+    /// ttl 0: a hint and nothing else, at most once. It may be lost, accepted or not.
     async fn send_ephemeral(
         &self,
         product: &Arc<ProductRecord>,
@@ -438,83 +335,5 @@ impl Pushes {
         };
         // Lost with a crash it costs a retry a look for its message, nothing else.
         let _ = self.store.finish(vec![finish]).await;
-    }
-}
-
-/// The answer: a 202, or an error if every target failed.
-fn answer(accepted: PushAccepted) -> Result<PushAccepted, Failure> {
-    let failed = |target: &TargetOutcome| target.error.is_some();
-    if !accepted.targets.iter().all(failed) {
-        return Ok(accepted);
-    }
-    let errors: Vec<&TargetError> =
-        accepted.targets.iter().filter_map(|target| target.error.as_ref()).collect();
-    let code = match errors.as_slice() {
-        [only] => only.code,
-        all if all.iter().any(|error| error.retryable) => Code::AllTargetsFailedRetryable,
-        _ => Code::AllTargetsFailed,
-    };
-    Err(Failure { targets: accepted.targets, ..Failure::new(code) })
-}
-
-fn replay(outcome: &[u8]) -> Result<PushAccepted, Failure> {
-    match serde_json::from_slice::<PushAccepted>(outcome) {
-        Ok(accepted) => answer(PushAccepted { replayed: true, ..accepted }),
-        Err(_) => Err(Failure::new(Code::Internal).detail("the recorded outcome is not readable")),
-    }
-}
-
-/// The outcome of a target that an earlier request settled for good.
-fn settled(earlier: &PushAccepted, target: &Target) -> Option<TargetOutcome> {
-    let outcome = earlier.targets.iter().find(|outcome| outcome.target == *target)?;
-    let again = outcome.error.as_ref().is_some_and(|error| error.retryable);
-    (!again).then(|| outcome.clone())
-}
-
-fn unknown(why: &str) -> NotAppended {
-    NotAppended::Store(StoreError::Unknown(why.into()))
-}
-
-fn outcome(target: Target, result: Result<Appended, NotAppended>) -> TargetOutcome {
-    match result {
-        Ok(appended) => TargetOutcome {
-            target,
-            position: Some(Position { epoch: appended.epoch, offset: appended.offset }),
-            error: None,
-        },
-        Err(error) => {
-            TargetOutcome { target, position: None, error: Some(target_error(error.code())) }
-        }
-    }
-}
-
-fn target_error(code: Code) -> TargetError {
-    TargetError { code, retryable: code.retryable(), detail: None }
-}
-
-const fn mode_of(audience: &Audience) -> Mode {
-    match audience {
-        Audience::All => Mode::Broadcast,
-        Audience::Terminals(_) | Audience::Users(_) => Mode::Unicast,
-        Audience::Topic(_) => Mode::Multicast,
-    }
-}
-
-fn targets_of(audience: &Audience) -> Vec<Target> {
-    match audience {
-        Audience::All => vec![Target::All],
-        Audience::Terminals(terminals) => terminals.iter().cloned().map(Target::Terminal).collect(),
-        Audience::Users(users) => users.iter().cloned().map(Target::User).collect(),
-        Audience::Topic(topic) => vec![Target::Topic(topic.clone())],
-    }
-}
-
-/// The log of a target.
-pub(crate) fn log_of(product: &ProductId, target: &Target) -> Arc<LogKey> {
-    match target {
-        Target::All => LogKey::broadcast(product),
-        Target::Terminal(terminal) => LogKey::terminal(product, terminal),
-        Target::User(user) => LogKey::user(product, user),
-        Target::Topic(topic) => LogKey::topic(product, topic),
     }
 }

@@ -11,6 +11,7 @@ use clarion_core::{Batch, LogKey};
 use clarion_storage::Store;
 
 use crate::cluster::forward::{Forwarder, Route};
+use crate::cluster::heals::Heal;
 use crate::cluster::peers::Linked;
 use crate::cluster::pending::Pending;
 use crate::cluster::topology::Topology;
@@ -178,10 +179,10 @@ impl Router {
     }
 
     /// Has the relays tell `to` all they read of these slots, and then that this was all.
-    pub(crate) fn announce(&self, slots: SlotSet, to: NodeNumber) {
+    pub(crate) fn announce(&self, slots: SlotSet, to: NodeNumber, heal: Option<&Arc<Heal>>) {
         if !slots.is_empty() {
-            let router = Weak::clone(&self.me);
-            self.relays().announce(&Arc::new(Announcement { slots, to, router }));
+            let (router, _heal) = (Weak::clone(&self.me), heal.cloned());
+            self.relays().announce(&Arc::new(Announcement { slots, to, router, _heal }));
         }
     }
 
@@ -204,7 +205,7 @@ impl Router {
 
     /// Says anew whom this node tells what it reads, after members or links changed. Returns the
     /// slots that moved from one node to another.
-    pub(crate) fn retarget(&self) -> SlotSet {
+    pub(crate) fn retarget(&self, heal: &Arc<Heal>) -> SlotSet {
         let moves = self.moves();
         let (topology, now_ms) = (self.topology(), self.store.time_ms());
         let table = topology.tables.get(&self.myself.group);
@@ -236,7 +237,7 @@ impl Router {
         }
         drop(moves); // an announcement may be complete before it is out of hand
         for (node, slots) in gained {
-            self.announce(slots, node);
+            self.announce(slots, node, Some(heal));
         }
         moved
     }
@@ -267,7 +268,7 @@ impl Router {
             let _moves = self.moves();
             self.leave(peer.number, gone);
         }
-        self.announce(again.into_iter().collect(), peer.number);
+        self.announce(again.into_iter().collect(), peer.number, None);
     }
 
     fn moves(&self) -> MutexGuard<'_, ()> {
@@ -296,7 +297,7 @@ impl OwnerEvents for Router {
     fn restarted(&self, slots: &SlotSet) {
         self.nodes.ownership.forget_complete(slots);
         let mine = |slot: &Slot| self.nodes.ownership.target(*slot) == Some(THIS_NODE);
-        self.announce(slots.iter().filter(mine).collect(), THIS_NODE);
+        self.announce(slots.iter().filter(mine).collect(), THIS_NODE, None);
         for peer in self.nodes.peers.all() {
             let message = PeerMessage::AnnounceAgain { slots: slots.clone() };
             if peer.send(&message).is_err() {

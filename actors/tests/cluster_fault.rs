@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clarion_actors::fault;
 use support::*;
+use tokio::time::Instant;
 use world::*;
 
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -38,6 +39,39 @@ async fn without_any_hint_the_slow_head_check_still_delivers_i12() {
     fault::set_hints_off(false);
     got.sort();
     assert_eq!(got, ["news text 0", "news text 1", "news text 2", "text 0", "text 1", "text 2"]);
+}
+
+/// On a clock that stands still while anything is left to do: how long the protocol waits.
+#[tokio::test(start_paused = true)]
+async fn without_any_hint_and_without_the_head_check_all_is_healed_3_s_after_detection_i12() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let mut world = World::of(&ABC).await;
+    let store = std::sync::Arc::clone(&world.store);
+    let time = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            store.advance_ms(1);
+        }
+    });
+    let (terminal, news) = (terminal_of("b", &ABC), topic_of("b", &ABC));
+    let (mut link, _) = world.node("c").open_in(terminal, &[news]).await;
+    link.settle().await;
+    // The first look at the store, when the nodes met, is over.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    fault::set_hints_off(true);
+    world.node("b").accepted(to_terminal(terminal), "inbox").await;
+    world.node("b").accepted(to_topic(news), "news").await;
+    let known = Instant::now();
+    world.kill("b");
+    world.sees("a", &["a", "c"]);
+    world.sees("c", &["a", "c"]);
+    let mut got = read_all(&mut link, 2).await;
+    let took = known.elapsed();
+    fault::set_hints_off(false);
+    got.sort();
+    assert_eq!(got, ["inbox", "news"]);
+    assert!(took <= Duration::from_secs(3), "{took:?}");
+    time.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,18 +10,18 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::check::{self, Violation};
-use crate::history::{Event, History};
+use crate::history::{About, Event, FORMAT, History};
 use crate::node_process::NodeProcess;
-use crate::settle::{self, DEADLINE};
+use crate::run::{HINTS_OFF, HISTORY_FILE};
+use crate::settle::{self, CountsNearFaults, DEADLINE};
 use crate::summary::Summary;
 use crate::workload::{Size, Workload};
 use crate::{Failure, binary};
 
-/// The file of the history, in the directory of the run.
-pub const HISTORY_FILE: &str = "history.jsonl";
-
-/// The fault that drops every hint between actors.
-pub const HINTS_OFF: &str = "hints=off";
+/// What it is called in histories.
+pub const NAME: &str = "kill-loop";
+/// The node.
+const COMPONENT: &str = "node:node";
 /// The counter of what only the slow head check found.
 const HEAD_CHECK: &str = "clarion_head_check_found_total";
 
@@ -58,6 +58,82 @@ impl Settings {
             faults: None,
             directory: None,
         }
+    }
+}
+
+/// How a run is asked for on the command line.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// How long to go on
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// What everything random is made from; a random one if absent
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Products
+    #[arg(long, default_value_t = 2)]
+    products: usize,
+    /// Terminals of each product
+    #[arg(long, default_value_t = 12)]
+    terminals: usize,
+    /// Pushes a second, all pushers together
+    #[arg(long, default_value_t = 60)]
+    pushes_per_s: u32,
+    /// Let the node drop every hint: all is found by the slow head check
+    #[arg(long)]
+    no_hints: bool,
+    /// Faults that the node commits by itself, such as `relay=1%,lane=1%`: actors panic
+    #[arg(long)]
+    faults: Option<String>,
+    /// Keep the files of the run in this directory, also when nothing is wrong
+    #[arg(long, value_name = "DIRECTORY")]
+    keep: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// A minute.
+    #[must_use]
+    pub const fn short(seed: u64) -> Self {
+        Self {
+            minutes: 1.0,
+            seed: Some(seed),
+            products: 2,
+            terminals: 12,
+            pushes_per_s: 60,
+            no_hints: false,
+            faults: None,
+            keep: None,
+        }
+    }
+
+    /// The run that is asked for.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::short(self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)));
+        settings.at_least = Duration::from_secs_f64((self.minutes * 60.0).clamp(0.0, 1e9));
+        settings.accepted = 0;
+        settings.size.products = self.products.max(1);
+        settings.size.terminals = self.terminals.max(1);
+        settings.size.pushes_per_s = self.pushes_per_s;
+        settings.faults = match (self.no_hints, &self.faults) {
+            (true, None) => Some(HINTS_OFF.to_owned()),
+            (true, Some(faults)) => Some(format!("{HINTS_OFF},{faults}")),
+            (false, faults) => faults.clone(),
+        };
+        settings.directory.clone_from(&self.keep);
+        settings
+    }
+
+    /// The command that makes such a run again.
+    #[must_use]
+    pub fn command(&self, seed: u64) -> String {
+        let Self { minutes, products, terminals, pushes_per_s, .. } = self;
+        let hints = if self.no_hints { " --no-hints" } else { "" };
+        let faults = self.faults.as_ref().map_or_else(String::new, |f| format!(" --faults {f}"));
+        format!(
+            "cargo run --release -p clarion-chaos -- kill-loop --minutes {minutes} --seed {seed} \
+             --products {products} --terminals {terminals} --pushes-per-s {pushes_per_s}{hints}{faults}"
+        )
     }
 }
 
@@ -104,23 +180,35 @@ async fn run_in(
 ) -> Result<(Summary, Vec<Violation>), Failure> {
     std::fs::create_dir_all(directory).map_err(Failure::of("cannot make the directory"))?;
     let program = binary::provide(settings.faults.is_some(), directory)?;
-    let history = History::create(&directory.join(HISTORY_FILE), settings.seed);
+    let about = About {
+        format: FORMAT,
+        seed: settings.seed,
+        scenario: NAME.to_owned(),
+        world: "single".to_owned(),
+        ..About::default()
+    };
+    let history = History::create(&directory.join(HISTORY_FILE), about);
     let history = Arc::new(history.map_err(Failure::of("cannot write the history"))?);
+    let (name, class) = (COMPONENT.into(), "node:gateway+push+broker".into());
+    history.add(Event::Component { name, class, parts: Vec::new() });
     let faults = settings.faults.as_deref();
     let hints_off = faults.is_some_and(|faults| faults.contains(HINTS_OFF));
     let config = if hints_off { "[actors]\nhead_check_ms = 300\n" } else { "" };
     let node = NodeProcess::create(program, directory, config, faults).await?;
-    history.add(Event::Ready { n: 0 });
     let seed = settings.seed;
     let load = Workload::start(node.doors(), Arc::clone(&history), settings.size, directory, seed);
     let load = timeout(DEADLINE, load).await;
     let load = load.map_err(|_| Failure::new("the load does not start in time"))??;
     let rng = Rng::with_seed(seed);
-    let mut kill_loop = KillLoop { node, load, history, rng, kills: 0 };
+    let mut kill_loop = KillLoop { node, load, history, rng, kills: 0, mended: 0 };
     let done = kill_loop.run(settings).await;
     let written = kill_loop.history.flush().map_err(Failure::of("cannot write the history"));
     done.and(written)?;
-    Ok(kill_loop.history.look(|records| (Summary::of(records), check::check(records))))
+    let options = check::Options { hints_off, overlap_min: 1, ..check::Options::default() };
+    let looked = kill_loop
+        .history
+        .look(|records| (Summary::of(records), check::judge(records, &options).violations));
+    looked.map_err(Failure::of("cannot read the history"))
 }
 
 struct KillLoop {
@@ -129,6 +217,8 @@ struct KillLoop {
     history: Arc<History>,
     rng: Rng,
     kills: u32,
+    /// Of them it has started again after so many.
+    mended: u32,
 }
 
 impl KillLoop {
@@ -177,16 +267,27 @@ impl KillLoop {
 
     async fn kill(&mut self) -> Result<(), Failure> {
         self.head_check().await?;
-        self.kills += 1;
-        self.history.add(Event::Killed { n: self.kills });
+        self.fault("SIGKILL");
         self.node.kill().await
+    }
+
+    fn fault(&mut self, what: &str) {
+        self.kills += 1;
+        self.history.add(Event::Fault {
+            n: self.kills,
+            component: COMPONENT.into(),
+            kind: "killed".into(),
+            what: what.to_owned(),
+            // There is no other node.
+            expects: "as long as it lasts".to_owned(),
+            outside_model: false,
+        });
     }
 
     /// Kills it while it recovers from the last kill.
     async fn kill_at_start(&mut self) -> Result<(), Failure> {
         let after = Duration::from_millis(self.rng.u64(..150));
-        self.kills += 1;
-        self.history.add(Event::Killed { n: self.kills });
+        self.fault("SIGKILL in the middle of its start");
         self.node.start_and_kill(after).await
     }
 
@@ -198,7 +299,11 @@ impl KillLoop {
 
     async fn start(&mut self) -> Result<(), Failure> {
         self.node.start().await?;
-        self.history.add(Event::Ready { n: self.kills });
+        for n in self.mended + 1..=self.kills {
+            self.history.add(Event::Mended { n });
+            self.history.add(Event::Healed { n });
+        }
+        self.mended = self.kills;
         Ok(())
     }
 
@@ -230,6 +335,6 @@ impl KillLoop {
         settle::everything_arrived(&self.history).await;
         self.node.must_run()?;
         self.head_check().await?;
-        settle::count(&self.history, &self.load.backends()?).await
+        settle::count(&self.history, &self.load.backends()?, CountsNearFaults::Whole).await
     }
 }

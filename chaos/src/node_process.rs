@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::Failure;
-use crate::workload::{Doors, Patience};
+use crate::workload::{Door, Doors, Patience};
 
 /// How long a node may take until it is ready, its recovery included.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -172,8 +172,8 @@ impl NodeProcess {
     #[must_use]
     pub fn doors(&self) -> Doors {
         Doors {
-            http: vec![self.http_url()],
-            terminals: vec![self.terminals_url()],
+            http: vec![Door::new("node", self.http_url())],
+            terminals: vec![Door::new("node", self.terminals_url())],
             admin_token: self.token.clone(),
             patience: Patience::ONE_NODE,
         }

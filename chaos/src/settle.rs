@@ -1,27 +1,46 @@
 //! The end of a run: nothing is pushed any more, everybody is online, and what is owed arrives.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod ledger;
+
 use std::time::{Duration, Instant};
 
-use clarion_protocol::{Code, MessageId};
+use clarion_protocol::Code;
+use clarion_protocol::http::Counts;
 use clarion_sdk::Backend;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
 
 use crate::Failure;
-use crate::check;
-use crate::history::{Event, History, Name, Record};
+use crate::history::{Event, History};
+
+use ledger::Countable;
+pub(crate) use ledger::Ledger;
 
 /// How long anything that is waited for may take.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 /// How long counts that may have been lost in part are waited for.
 const LOST_DEADLINE: Duration = Duration::from_secs(5);
 /// The pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Pushes whose counts are asked for; of more, so many are drawn.
+const COUNTED_MAX: usize = 20_000;
+/// Requests for counts under way.
+const IN_FLIGHT: usize = 16;
+
+/// Whether counts of pushes close to a fault may be lost in part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountsNearFaults {
+    /// They are on the disk of the one node.
+    Whole,
+    /// They are written behind, after the cursors, to other servers.
+    MayLack,
+}
 
 /// Waits until nothing is missing. What is missing at the deadline is for the checker.
 pub async fn everything_arrived(history: &History) {
     let arrived = async {
-        while !history.look(check::missing).is_empty() {
+        while history.ledger(Ledger::missing) > 0 {
             sleep(LOOK_AGAIN).await;
         }
     };
@@ -29,43 +48,23 @@ pub async fn everything_arrived(history: &History) {
     let _ = timeout(DEADLINE, arrived).await;
 }
 
-/// Asks for the counts of every accepted push, until none is pending and all are what the history
-/// says; the last answer is recorded (I13), for the checker to judge. Counts that may have been lost
-/// in part with a node or a Redis server are waited for a little while only. `backends` is one for each product, with its name.
+/// Asks for the counts of accepted pushes, until none is pending and all are what the history says;
+/// the last answer is recorded (I13), for the checker to judge. `backends` is one for each product,
+/// with its name; of products that are not among them nothing is asked.
 ///
 /// # Errors
 /// When there is no answer.
-pub async fn count(history: &History, backends: &[(String, Backend)]) -> Result<(), Failure> {
-    let deadline = Instant::now() + DEADLINE;
-    let lost = history.look(check::counts_may_be_lost);
-    let lost_deadline = Instant::now() + LOST_DEADLINE;
-    let mut rest = history.look(accepted);
+pub async fn count(
+    history: &History,
+    backends: &[(String, Backend)],
+    near_faults: CountsNearFaults,
+) -> Result<(), Failure> {
+    let products: Vec<&str> = backends.iter().map(|(name, _)| name.as_str()).collect();
+    let (mut rest, of) = history.ledger(|ledger| ledger.countable(&products, COUNTED_MAX));
+    history.add(Event::Counting { asked: rest.len() as u64, of: of as u64 });
+    let asking = Asking { history, backends, near_faults, since: Instant::now() };
     while !rest.is_empty() {
-        let mut open = Vec::new();
-        for push in rest {
-            let (key, id, own) = &push;
-            let product = |(name, _): &&(String, Backend)| key.starts_with(&format!("{name}-"));
-            let Some((_, backend)) = backends.iter().find(product) else { continue };
-            let may_lack = lost.contains(key);
-            let counts = match backend.message(*id).await {
-                Ok(state) => state.counts,
-                Err(error) if may_lack && error.code() == Some(Code::MessageUnknown) => continue,
-                // The store may have to come back first.
-                Err(error) if error.retryable && Instant::now() < deadline => {
-                    open.push(push);
-                    continue;
-                }
-                Err(error) => return Err(Failure::of("cannot ask for counts")(error)),
-            };
-            let done = counts.pending == 0 && counts.acknowledged == *own;
-            let end = if may_lack { lost_deadline } else { deadline };
-            if done || Instant::now() > end {
-                history.add(Event::Counted { key: key.clone(), counts });
-            } else {
-                open.push(push);
-            }
-        }
-        rest = open;
+        rest = asking.round(rest).await?;
         if !rest.is_empty() {
             sleep(LOOK_AGAIN).await;
         }
@@ -73,21 +72,54 @@ pub async fn count(history: &History, backends: &[(String, Backend)]) -> Result<
     Ok(())
 }
 
-/// Every accepted push, its id, and how many terminals have it.
-fn accepted(records: &[Record]) -> Vec<(Name, MessageId, u64)> {
-    let mut given: HashMap<&Name, HashSet<&Name>> = HashMap::new();
-    let mut accepted = BTreeMap::new();
-    for record in records {
-        match &record.event {
-            Event::Delivered { key, who, .. } => {
-                given.entry(key).or_default().insert(who);
+struct Asking<'a> {
+    history: &'a History,
+    backends: &'a [(String, Backend)],
+    near_faults: CountsNearFaults,
+    since: Instant,
+}
+
+impl Asking<'_> {
+    /// Asks about each once; says which to ask about again.
+    async fn round(&self, pushes: Vec<Countable>) -> Result<Vec<Countable>, Failure> {
+        let (mut open, mut asked) = (Vec::new(), FuturesUnordered::new());
+        let mut pushes = pushes.into_iter();
+        loop {
+            while asked.len() < IN_FLIGHT
+                && let Some(push) = pushes.next()
+            {
+                asked.push(self.one(push));
             }
-            Event::Accepted { key, id, .. } => {
-                accepted.insert(key, *id);
+            match asked.next().await {
+                Some(again) => open.extend(again?),
+                None => return Ok(open),
             }
-            _ => {}
         }
     }
-    let have = |key: &Name| given.get(key).map_or(0, HashSet::len) as u64;
-    accepted.into_iter().map(|(key, id)| (key.clone(), id, have(key))).collect()
+
+    async fn one(&self, push: Countable) -> Result<Option<Countable>, Failure> {
+        let of = |(name, _): &&(String, Backend)| *name == *push.product;
+        let Some((_, backend)) = self.backends.iter().find(of) else { return Ok(None) };
+        let may_lack = push.near_fault && self.near_faults == CountsNearFaults::MayLack;
+        let deadline = if may_lack { LOST_DEADLINE } else { DEADLINE };
+        let late = self.since.elapsed() > deadline;
+        match backend.message(push.id).await {
+            Ok(state) if late || is_done(&state.counts, &push) => {
+                self.history.add(Event::Counted { key: push.key, counts: state.counts });
+                Ok(None)
+            }
+            Ok(_) => Ok(Some(push)),
+            Err(error) if may_lack && error.code() == Some(Code::MessageUnknown) => Ok(None),
+            // The store may have to come back first.
+            Err(error) if error.retryable && self.since.elapsed() < DEADLINE => Ok(Some(push)),
+            Err(error) => Err(Failure::of("cannot ask for counts")(error)),
+        }
+    }
+}
+
+fn is_done(counts: &Counts, push: &Countable) -> bool {
+    // What expires meanwhile may have been given without being acknowledged in time, and so may what
+    // is given to a terminal that is about to leave the topic.
+    let settled = counts.acknowledged + counts.suppressed >= push.given;
+    counts.pending == 0 && (push.short_lived || settled)
 }

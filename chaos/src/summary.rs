@@ -55,7 +55,9 @@ impl Summary {
         let mut pushed: HashMap<&Name, u64> = HashMap::new();
         let mut accepted: HashMap<&Name, u64> = HashMap::new();
         let mut online_since: HashMap<&Name, u64> = HashMap::new();
-        for Record { t, event } in records {
+        for Record { t, event, .. } in records {
+            // Milliseconds are enough here.
+            let t = &(t / 1_000_000);
             summary.duration_ms = *t;
             match event {
                 Event::Invoke { key, .. } => {
@@ -97,7 +99,7 @@ impl Summary {
                     summary.sessions += 1;
                     online_since.insert(who, *t);
                 }
-                Event::Killed { n } | Event::Fault { n, .. } => {
+                Event::Fault { n, .. } => {
                     summary.kills = *n;
                     no_push_since.get_or_insert(*t);
                     no_delivery_since.get_or_insert(*t);

@@ -1,34 +1,63 @@
-//! The load: back-ends that push, terminals that receive, and the history of both.
+//! The load: back-ends that push, terminals that receive, in processes of their own, and what they
+//! tell the history.
+//!
+//! [`Workload`] is how a run has them. A load process is this program's hidden subcommand `load`,
+//! which is [`process::main`].
 
+mod backends;
+mod child;
 mod doors;
+mod flood;
 mod payload;
+mod plan;
+pub mod process;
 mod pushers;
 mod raw_terminal;
+mod rough;
 mod sdk_terminal;
+mod setup;
+mod teller;
+mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use clarion_protocol::http::{ProductCreate, TokenRequest};
-use clarion_protocol::{LogName, ProductId, TerminalId, TopicName, TopicPattern, UserId};
-use clarion_sdk::{Admin, Backend};
+use clarion_sdk::Backend;
+use fastrand::Rng;
+use futures_util::future::{select_all, try_join_all};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::Failure;
-use crate::history::{Client, Event, History, Name};
+use crate::history::{History, Name};
+use child::LoadProcess;
+use plan::{Flood, Part, Plan, Product, RoughPlan, TerminalPlan};
+use setup::{Setup, Wish};
 
-pub use doors::{Doors, Patience};
+pub use child::PROGRAM_VARIABLE;
+pub use doors::{Door, Doors, Patience};
 pub use payload::{hash, key_of};
+pub use plan::Rough;
 
-/// The topic that terminals join by themselves.
+/// The topic that terminals join by themselves, whenever they connect.
 const TOPIC_OWN: &str = "news";
-/// The topic that the back-end fills.
+/// The topic that the back-end fills, and takes terminals out of again.
 const TOPIC_FILLED: &str = "staff";
+/// The topic that terminals join and leave while they are connected.
+const TOPIC_FLIPPED: &str = "flash";
 /// A user's terminals.
 const TERMINALS_PER_USER: usize = 3;
 /// Every so manieth terminal connects for the first time in the middle of the run.
 const LATE_EVERY: usize = 7;
+/// Processes that terminals are spread over.
+const TERMINAL_PROCESSES: usize = 2;
+/// How long a terminal stays in a topic, or out of it, milliseconds.
+const FLIP_MS: std::ops::Range<u64> = 2_000..8_000;
+/// The product that floods, and its terminals.
+const FLOOD_PRODUCT: &str = "flood";
+const FLOOD_TERMINALS: usize = 3;
+/// How products of rough terminals begin.
+const ROUGH_PRODUCT: &str = "rough";
 
 /// How large the load is.
 #[derive(Debug, Clone, Copy)]
@@ -41,44 +70,12 @@ pub struct Size {
     pub pushes_per_s: u32,
 }
 
-/// A product, and what its back-end needs.
-#[derive(Debug, Clone)]
-pub(crate) struct Product {
-    name: String,
-    key: String,
-    secret: String,
-    terminals: Vec<String>,
-    users: Vec<String>,
-    topics: Vec<String>,
-}
-
-/// One terminal, and whether it is to be online.
-#[derive(Debug)]
-pub struct Terminal {
-    who: Name,
-    online: watch::Sender<bool>,
-    /// What it is now: set to true before it connects, to false once it has left.
-    is_online: watch::Receiver<bool>,
+/// A terminal: in which process, and where there.
+#[derive(Debug, Clone, Copy)]
+struct Terminal {
+    process: usize,
+    place: usize,
     late: bool,
-}
-
-/// What a terminal's task needs.
-pub(crate) struct TerminalTask {
-    who: Name,
-    product: String,
-    doors: Arc<Doors>,
-    /// Which door it tries first.
-    first_door: usize,
-    token: String,
-    topics: Vec<String>,
-    cursor_file: PathBuf,
-    wanted: watch::Receiver<bool>,
-    is_online: watch::Sender<bool>,
-    history: Arc<History>,
-    seed: u64,
-    /// Handles each message for a moment before it acknowledges.
-    slow: bool,
-    client: Client,
 }
 
 /// A running load.
@@ -86,11 +83,24 @@ pub(crate) struct TerminalTask {
 pub struct Workload {
     products: Vec<Product>,
     terminals: Vec<Terminal>,
+    /// The process of the back-ends, once it runs.
+    back_ends: Option<LoadProcess>,
+    receivers: Vec<LoadProcess>,
+    rough: Vec<LoadProcess>,
+    /// The product that floods, once there is one.
+    flood: Option<Product>,
+    /// Load processes that were started.
+    started: usize,
+    common: Common,
+}
+
+/// What every load process is told.
+#[derive(Debug)]
+struct Common {
     history: Arc<History>,
-    doors: Arc<Doors>,
-    stop: watch::Sender<bool>,
-    pushers: JoinSet<Result<(), Failure>>,
-    clients: JoinSet<Result<(), Failure>>,
+    doors: Doors,
+    directory: PathBuf,
+    seed: u64,
 }
 
 impl Workload {
@@ -106,158 +116,63 @@ impl Workload {
         directory: &Path,
         seed: u64,
     ) -> Result<Self, Failure> {
-        let first = doors.http.first().map_or("", String::as_str);
-        let admin = Admin::new(first, &doors.admin_token)
-            .map_err(Failure::of("cannot make the administrator"))?;
         let mut load = Self {
             products: Vec::new(),
             terminals: Vec::new(),
-            history,
-            doors: Arc::new(doors),
-            stop: watch::Sender::new(false),
-            pushers: JoinSet::new(),
-            clients: JoinSet::new(),
+            back_ends: None,
+            receivers: Vec::new(),
+            rough: Vec::new(),
+            flood: None,
+            started: 0,
+            common: Common { history, doors, directory: directory.to_owned(), seed },
         };
-        for index in 0..size.products {
-            let product = load.product(&admin, &format!("product-{index}"), size).await?;
-            for number in 0..size.terminals {
-                load.terminal(&admin, &product, number, directory, seed).await?;
-            }
-            load.fill_topic(&product).await?;
-            load.products.push(product);
+        let plans = load.make(size).await?;
+        for process in plans {
+            let process = load.launch(Part::Terminals(process)).await?;
+            load.receivers.push(process);
         }
         load.set_online(|terminal| !terminal.late);
         load.settled().await?;
-        load.push(size, seed)?;
+        let (products, pushes_per_s) = (load.products.clone(), size.pushes_per_s);
+        load.back_ends = Some(load.launch(Part::BackEnds { products, pushes_per_s }).await?);
         Ok(load)
     }
 
-    async fn product(&self, admin: &Admin, name: &str, size: Size) -> Result<Product, Failure> {
-        let product = ProductId::new(name).map_err(Failure::of("the product"))?;
-        let create = ProductCreate {
-            product,
-            kinds: None,
-            allow_sha1_body_hash: None,
-            pushes_per_s_max: None,
-            isolation_group: None,
-            token_public_key_pem: None,
-        };
-        let info = admin.create_product(&create).await;
-        let info = info.map_err(Failure::of("cannot create a product"))?;
-        let key = info.api_keys.into_iter().next();
-        let key = key.ok_or_else(|| Failure::new("the product has no key"))?;
-        let users = size.terminals.div_ceil(TERMINALS_PER_USER);
-        Ok(Product {
-            name: name.to_owned(),
-            key: key.key.to_string(),
-            secret: key.secret.unwrap_or_default(),
-            terminals: (0..size.terminals).map(terminal_name).collect(),
-            users: (0..users).map(user_name).collect(),
-            topics: vec![TOPIC_OWN.to_owned(), TOPIC_FILLED.to_owned()],
-        })
-    }
-
-    async fn terminal(
-        &mut self,
-        admin: &Admin,
-        product: &Product,
-        number: usize,
-        directory: &Path,
-        seed: u64,
-    ) -> Result<(), Failure> {
-        let name = terminal_name(number);
-        let user = user_name(number / TERMINALS_PER_USER);
-        // Two of four have the SDK, one of those is slow.
-        let client = match number % 4 {
-            0 | 1 => Client::Sdk,
-            2 => Client::RawCursors,
-            _ => Client::RawPlain,
-        };
-        let bad = Failure::of::<clarion_protocol::IdError>;
-        let request = TokenRequest {
-            terminal: TerminalId::new(&name).map_err(bad("the terminal"))?,
-            user: Some(UserId::new(&user).map_err(bad("the user"))?),
-            kind: None,
-            topics: vec![TopicPattern::new(TOPIC_OWN).map_err(bad("the topic"))?],
-            ttl_s: Some(30 * 24 * 3600),
-        };
-        let id = ProductId::new(&product.name).map_err(bad("the product"))?;
-        let minted = admin.mint_token(&id, &request).await;
-        let minted = minted.map_err(Failure::of("cannot make a token"))?;
-        let who: Name = format!("{}/{name}", product.name).into();
-        let (online, wanted) = watch::channel(false);
-        let (is, is_online) = watch::channel(false);
-        let late = number % LATE_EVERY == LATE_EVERY - 1;
-        self.history.add(Event::Terminal { who: who.clone(), user: Some(user), client });
-        let task = TerminalTask {
-            who: who.clone(),
-            product: product.name.clone(),
-            doors: Arc::clone(&self.doors),
-            first_door: self.terminals.len(),
-            token: minted.token,
-            topics: if number.is_multiple_of(2) { vec![TOPIC_OWN.to_owned()] } else { Vec::new() },
-            cursor_file: directory.join(format!("{}-{name}.cursors", product.name)),
-            wanted,
-            is_online: is,
-            history: Arc::clone(&self.history),
-            seed: seed ^ (self.terminals.len() as u64) << 32,
-            slow: number % 4 == 1,
-            client,
-        };
-        match client {
-            Client::Sdk => self.clients.spawn(sdk_terminal::run(task)),
-            Client::RawCursors | Client::RawPlain => self.clients.spawn(raw_terminal::run(task)),
-        };
-        self.terminals.push(Terminal { who, online, is_online, late });
-        Ok(())
-    }
-
-    /// The back-end puts every third terminal into its topic, whether it ever connected or not.
-    async fn fill_topic(&self, product: &Product) -> Result<(), Failure> {
-        let topic = TopicName::new(TOPIC_FILLED).map_err(Failure::of("the topic"))?;
-        let log = LogName::Topic(topic.clone());
-        let names: Vec<_> = product.terminals.iter().step_by(3).collect();
-        let who = |name: &str| Name::from(format!("{}/{name}", product.name));
-        for name in &names {
-            self.history.add(Event::Joining { who: who(name), log: log.clone() });
+    /// Makes products and their terminals: those of each process.
+    async fn make(&mut self, size: Size) -> Result<Vec<Vec<TerminalPlan>>, Failure> {
+        let Common { history, doors, directory, seed } = &self.common;
+        let setup = Setup::new(doors, history)?;
+        let mut processes = vec![Vec::new(); TERMINAL_PROCESSES];
+        for index in 0..size.products {
+            let name = format!("product-{index}");
+            let wish = Wish { name: &name, terminals: size.terminals, pushes_per_s_max: None };
+            let mut product = setup.product(wish).await?;
+            for number in 0..size.terminals {
+                let index = self.terminals.len();
+                let own = (directory.as_path(), *seed);
+                let plan = setup.terminal(&product, number, index, own).await?;
+                let process = index % TERMINAL_PROCESSES;
+                let (place, late) = (processes[process].len(), setup::is_late(number));
+                processes[process].push(plan);
+                self.terminals.push(Terminal { process, place, late });
+            }
+            setup.fill_topic(&mut product).await?;
+            self.products.push(product);
         }
-        let ids = names.iter().map(|name| TerminalId::new(name)).collect::<Result<Vec<_>, _>>();
-        let ids = ids.map_err(Failure::of("a terminal"))?;
-        let outcomes = self.backend(product)?.put_members(&topic, ids).await;
-        let outcomes = outcomes.map_err(Failure::of("cannot fill a topic"))?;
-        if outcomes.iter().any(|outcome| !outcome.member) {
-            return Err(Failure::new("a terminal was not put into a topic"));
-        }
-        for name in &names {
-            self.history.add(Event::Joined { who: who(name), log: log.clone() });
-        }
-        Ok(())
+        Ok(processes)
     }
 
-    fn push(&mut self, size: Size, seed: u64) -> Result<(), Failure> {
-        for (index, product) in self.products.iter().enumerate() {
-            let common = pushers::Common {
-                product: product.clone(),
-                doors: Arc::clone(&self.doors),
-                history: Arc::clone(&self.history),
-                stop: self.stop.subscribe(),
-                every: pushers::pace(size.pushes_per_s, self.products.len()),
-                seed: seed ^ index as u64,
-            };
-            pushers::start(common, &mut self.pushers)?;
-        }
-        Ok(())
-    }
-
-    fn backend(&self, product: &Product) -> Result<Backend, Failure> {
-        let first = self.doors.http.first().map_or("", String::as_str);
-        Self::backend_at(first, product)
-    }
-
-    fn backend_at(http: &str, product: &Product) -> Result<Backend, Failure> {
-        Backend::builder(http, &product.name, &product.key, &product.secret)
-            .build()
-            .map_err(Failure::of("cannot make a back-end"))
+    async fn launch(&mut self, part: Part) -> Result<LoadProcess, Failure> {
+        let Common { history, doors, directory, seed } = &self.common;
+        let plan = Plan {
+            by: format!("load-{}", self.started).into(),
+            clock: history.clock(),
+            seed: seed ^ (self.started as u64) << 48,
+            doors: doors.clone(),
+            part,
+        };
+        self.started += 1;
+        LoadProcess::start(&plan, history, directory).await
     }
 
     /// A back-end of each product, by its name.
@@ -265,7 +180,7 @@ impl Workload {
     /// # Errors
     /// When a client cannot be made.
     pub fn backends(&self) -> Result<Vec<(String, Backend)>, Failure> {
-        self.backends_at(self.doors.http.first().map_or("", String::as_str))
+        self.backends_at(self.common.doors.http.first().map_or("", |door| door.url.as_str()))
     }
 
     /// The same at another node than the first.
@@ -273,8 +188,8 @@ impl Workload {
     /// # Errors
     /// When a client cannot be made.
     pub fn backends_at(&self, http: &str) -> Result<Vec<(String, Backend)>, Failure> {
-        let products = self.products.iter();
-        products.map(|p| Ok((p.name.clone(), Self::backend_at(http, p)?))).collect()
+        let backend = |p: &Product| Ok((p.name.to_string(), setup::backend_at(http, p)?));
+        self.products.iter().map(backend).collect()
     }
 
     /// How many terminals there are.
@@ -283,14 +198,17 @@ impl Workload {
         self.terminals.len()
     }
 
+    /// The load processes that run, by their names in the history.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(Name, u32)> {
+        let named = |process: &LoadProcess| Some((Name::clone(process.name()), process.pid()?));
+        self.all().filter_map(named).collect()
+    }
+
     /// Sends every third terminal away, those whose turn it is in this round; the others stay as
     /// they are.
     pub fn send_away(&self, round: u32) {
-        for (index, terminal) in self.terminals.iter().enumerate() {
-            if index % 3 == round as usize % 3 {
-                terminal.online.send_replace(false);
-            }
-        }
+        self.change(|index, _| (index % 3 == round as usize % 3).then_some(false));
     }
 
     /// Brings back who was sent away; from `round` 2 on also the late ones.
@@ -304,26 +222,30 @@ impl Workload {
     }
 
     fn set_online(&self, online: impl Fn(&Terminal) -> bool) {
-        for terminal in &self.terminals {
-            if online(terminal) {
-                terminal.online.send_replace(true);
-            }
+        self.change(|_, terminal| online(terminal).then_some(true));
+    }
+
+    /// Changes what terminals are to be, where there is an answer.
+    fn change(&self, online: impl Fn(usize, &Terminal) -> Option<bool>) {
+        for (number, process) in self.receivers.iter().enumerate() {
+            process.want(|wanted| {
+                let terminals = self.terminals.iter().enumerate();
+                for (index, terminal) in terminals.filter(|(_, all)| all.process == number) {
+                    if let Some(online) = online(index, terminal) {
+                        wanted.online[terminal.place] = online;
+                    }
+                }
+            });
         }
     }
 
     /// Waits until every terminal is what it is to be.
     ///
     /// # Errors
-    /// When one of them ended instead.
+    /// When one of their processes ended instead.
     pub async fn settled(&self) -> Result<(), Failure> {
-        for terminal in &self.terminals {
-            let wanted = *terminal.online.borrow();
-            let mut is_online = terminal.is_online.clone();
-            if is_online.wait_for(|is| *is == wanted).await.is_err() {
-                return Err(Failure::new(format!("terminal {} ended", terminal.who)));
-            }
-        }
-        Ok(())
+        let settled = self.receivers.iter().map(LoadProcess::settled);
+        try_join_all(settled).await.map(drop)
     }
 
     /// Ends the pushers, after the pushes they have under way.
@@ -331,25 +253,105 @@ impl Workload {
     /// # Errors
     /// When one of them failed.
     pub async fn stop_pushing(&mut self) -> Result<(), Failure> {
-        self.stop.send_replace(true);
-        while let Some(ended) = self.pushers.join_next().await {
-            ended.map_err(Failure::of("a pusher"))??;
+        let Some(back_ends) = &self.back_ends else { return Ok(()) };
+        back_ends.want(|wanted| wanted.stop = true);
+        back_ends.stopped().await
+    }
+
+    /// Why a load process ended before it was to.
+    pub async fn ended(&mut self) -> Failure {
+        let ended: Vec<_> = self.all().map(|process| Box::pin(process.ended())).collect();
+        if ended.is_empty() {
+            return Failure::new("nobody is left");
+        }
+        select_all(ended).await.0
+    }
+
+    fn all(&self) -> impl Iterator<Item = &LoadProcess> {
+        self.back_ends.iter().chain(&self.receivers).chain(&self.rough)
+    }
+
+    /// A product floods from now on: it pushes as fast as this, whatever it is answered, and may
+    /// push as fast as `allowed_per_s`. Its pushes are part of the history.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn flood(&mut self, pushes_per_s: u32, allowed_per_s: u32) -> Result<(), Failure> {
+        let product = match &self.flood {
+            Some(product) => product.clone(),
+            None => self.make_flood(allowed_per_s).await?,
+        };
+        if let Some(back_ends) = &self.back_ends {
+            back_ends.want(|wanted| wanted.flood = Some(Flood { product, pushes_per_s }));
         }
         Ok(())
     }
 
-    /// Why a client or pusher ended before it was to.
-    pub async fn ended(&mut self) -> Failure {
-        let ended = tokio::select! {
-            Some(ended) = self.pushers.join_next() => ended,
-            Some(ended) = self.clients.join_next() => ended,
-            else => return Failure::new("nobody is left"),
-        };
-        match ended {
-            Ok(Ok(())) => Failure::new("a client or pusher ended by itself"),
-            Ok(Err(failure)) => failure,
-            Err(error) => Failure::new(format!("a client or pusher: {error}")),
+    /// It stops; its terminals stay.
+    pub fn flood_ends(&self) {
+        if let Some(back_ends) = &self.back_ends {
+            back_ends.want(|wanted| wanted.flood = None);
         }
+    }
+
+    async fn make_flood(&mut self, allowed_per_s: u32) -> Result<Product, Failure> {
+        let Common { history, doors, directory, seed } = &self.common;
+        let setup = Setup::new(doors, history)?;
+        let product = setup
+            .product(Wish {
+                name: FLOOD_PRODUCT,
+                terminals: FLOOD_TERMINALS,
+                pushes_per_s_max: Some(allowed_per_s),
+            })
+            .await?;
+        let mut plans = Vec::new();
+        for number in 0..FLOOD_TERMINALS {
+            let index = self.terminals.len() + number;
+            let own = (directory.as_path(), *seed);
+            plans.push(setup.terminal(&product, number, index, own).await?);
+        }
+        let process = self.receivers.len();
+        self.terminals.extend((0..plans.len()).map(|place| {
+            // Not sent away by its number: a flood is short.
+            Terminal { process, place, late: false }
+        }));
+        let receiver = self.launch(Part::Terminals(plans)).await?;
+        receiver.want(|wanted| wanted.online.fill(true));
+        receiver.settled().await?;
+        self.receivers.push(receiver);
+        self.products.push(product.clone());
+        self.flood = Some(product.clone());
+        Ok(product)
+    }
+
+    /// So many terminals of a product of their own misbehave from now on, in a process of their
+    /// own. Says how often they have connected, which goes on growing.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub async fn rough(
+        &mut self,
+        how: Rough,
+        count: usize,
+    ) -> Result<watch::Receiver<u64>, Failure> {
+        let name = format!("{ROUGH_PRODUCT}-{}", self.started);
+        let setup = Setup::new(&self.common.doors, &self.common.history)?;
+        let wish = Wish { name: &name, terminals: count, pushes_per_s_max: None };
+        let product = setup.product(wish).await?;
+        let mut tokens = Vec::with_capacity(count);
+        for terminal in &product.terminals {
+            tokens.push(setup.token(&product, terminal, None).await?);
+        }
+        let part = Part::Rough(RoughPlan { how, product, tokens });
+        let process = self.launch(part).await?;
+        let connected = process.connected();
+        self.rough.push(process);
+        Ok(connected)
+    }
+
+    /// All terminals that misbehave are gone.
+    pub fn rough_ends(&mut self) {
+        self.rough.clear();
     }
 }
 
@@ -364,4 +366,9 @@ fn terminal_name(number: usize) -> String {
 
 fn user_name(number: usize) -> String {
     format!("u{number}")
+}
+
+/// The time until the next change of a topic's members.
+fn flip_pause(rng: &mut Rng) -> Duration {
+    Duration::from_millis(rng.u64(FLIP_MS))
 }

@@ -58,7 +58,7 @@ async fn kill_of_a_node_brings_all_its_terminals_to_the_others_undisturbed() {
             "[session]\nheartbeat_min_ms = 3000\nheartbeat_max_ms = 3000\n\
              heartbeat_grace_ms = 2000\n\
              [actors]\nhead_check_ms = 3600000\n\
-             [terminals]\naccepts_per_s_max = {accepts_per_s}\n"
+             [terminals]\naccepts_per_s_max = {accepts_per_s}\nrebalance_links_per_s = 0\n"
         ),
     )
     .await;

@@ -2,7 +2,8 @@
 //! push answered 202 reaches every terminal of its audience.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use clarion_chaos::kill_loop::{HINTS_OFF, Settings, run};
+use clarion_chaos::kill_loop::{Settings, run};
+use clarion_chaos::run::HINTS_OFF;
 use clarion_chaos::summary::Summary;
 
 async fn keeps_every_promise(settings: Settings) -> Summary {

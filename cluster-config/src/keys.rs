@@ -144,6 +144,16 @@ config! {
         links_per_product_max: usize = 0, Range(0, 100_000_000);
         /// New links accepted in a second; the rest waits in the kernel.
         accepts_per_s_max: u32 = 10_000, Range(1, 10_000_000);
+        /// Terminals that this node sends to other gateways of its group in a second while it holds
+        /// clearly more than its share of them, as after a rolling upgrade; 0 leaves them where they are.
+        rebalance_links_per_s: u32 = 10, Range(0, 1_000_000);
+        /// It begins above so many hundredths of its share, and `rebalance_over_links` above it.
+        rebalance_over_percent: u32 = 125, Range(101, 100_000);
+        /// It begins above its share and so many more, and `rebalance_over_percent` of it.
+        rebalance_over_links: u64 = 100, Range(1, 100_000_000);
+        /// It begins when it has held so many for so long, and meanwhile no node drained, was sick,
+        /// overloaded, in quarantine or out of reach.
+        rebalance_calm_s: u32 = 30, Range(1, 86_400);
         /// Links in their TLS or WebSocket handshake at the same time, half of them from one address
         /// at most; the rest wait.
         handshakes_max: usize = 256, Range(1, 1_000_000);

@@ -16,6 +16,11 @@ use crate::{check, files};
 /// No config is longer; a longer file is something else.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// The section that launch profiles have, and node configs never.
+const PROFILE_SECTION: &str = "profile";
+const PROFILE_MEND: &str = "`clarion cluster up` with this file brings its cluster up on this machine, \
+                            and writes the config of each node as NODE/node.toml into its directory";
+
 /// What a config is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -132,7 +137,8 @@ pub(crate) struct Draft {
     origins: BTreeMap<Name, Origin>,
     refused: BTreeSet<Name>,
     errors: Vec<ConfigError>,
-    syntax_errors: bool,
+    /// The file could not be taken as a config, or only half of it.
+    half_read: bool,
 }
 
 impl Draft {
@@ -143,7 +149,7 @@ impl Draft {
             origins: BTreeMap::new(),
             refused: BTreeSet::new(),
             errors: Vec::new(),
-            syntax_errors: false,
+            half_read: false,
         }
     }
 
@@ -215,7 +221,19 @@ impl Draft {
                 self.push(origin, String::new(), format!("not TOML: {reason}"), mend);
             }
         }
-        self.syntax_errors = !syntax.is_empty();
+        self.half_read = !syntax.is_empty();
+        if let Some((key, _)) = document.get_ref().get_key_value(PROFILE_SECTION) {
+            // Another kind of file: what its sections lack says nothing.
+            let origin = self.place(text, key.span());
+            self.push(
+                origin,
+                String::new(),
+                "this is a launch profile, no node's config",
+                PROFILE_MEND,
+            );
+            self.half_read = true;
+            return;
+        }
         let before = self.errors.len();
         for (key, value) in document.get_ref() {
             let name = key.get_ref().as_ref();
@@ -296,7 +314,7 @@ impl Draft {
 
     fn check(&mut self, environment: &Environment, mode: Mode) {
         // With half the file unread, what is missing or does not match says nothing.
-        if !self.syntax_errors {
+        if !self.half_read {
             check::check(self, environment, mode);
         }
     }

@@ -97,6 +97,14 @@ fn a_key_given_twice_is_an_error() {
     assert!(error.starts_with("test.toml:3:1: not TOML: duplicate key"), "{error}");
 }
 
+/// The other kind of file: not a word about its sections, nor about what a node would lack.
+#[test]
+fn a_launch_profile_is_recognised() {
+    let error = only_error("[profile]\nabout = \"x\"\n[common.log]\n[[nodes]]\nname = \"a\"\n");
+    assert!(error.starts_with("test.toml:1:2: this is a launch profile"), "{error}");
+    assert!(error.contains("`clarion cluster up`"), "{error}");
+}
+
 #[test]
 fn unknown_names_come_with_the_nearest_known_one() {
     for (text, told) in [

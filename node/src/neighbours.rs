@@ -1,6 +1,8 @@
 //! The nodes of the cluster as the doors tell them: where terminals should go, and what an operator
 //! wants to know. A node alone is its own only neighbour.
 
+mod balance;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -44,6 +46,8 @@ pub struct Neighbours {
     cluster: Option<(Arc<str>, watch::Receiver<Arc<View>>)>,
     /// Whether this node has as many newcomers as it can take.
     overloaded: Arc<AtomicBool>,
+    /// Whether it sends away some that it has because others have fewer.
+    balancing: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Neighbours {
@@ -56,7 +60,12 @@ impl Neighbours {
     /// Of a node alone.
     #[must_use]
     pub fn none(me: Myself) -> Self {
-        Self { me: Arc::new(me), cluster: None, overloaded: Arc::default() }
+        Self {
+            me: Arc::new(me),
+            cluster: None,
+            overloaded: Arc::default(),
+            balancing: Arc::default(),
+        }
     }
 
     /// Of a node in the cluster of this name.
@@ -91,7 +100,16 @@ impl Neighbours {
             };
             let now = overload.look(strain);
             if self.overloaded.swap(now, Ordering::Relaxed) != now {
-                tracing::info!(overloaded = now, "whether newcomers are sent to other nodes");
+                if now {
+                    tracing::warn!(
+                        links = strain.links,
+                        links_max = strain.links_max,
+                        cpu_permille = strain.cpu_permille,
+                        "overloaded: newcomers are sent to other nodes as long as one is not"
+                    );
+                } else {
+                    tracing::info!("no longer overloaded: newcomers are taken again");
+                }
             }
             tokio::time::sleep(JUDGE_EVERY).await;
         }
@@ -140,6 +158,11 @@ impl Neighbours {
     /// Where terminals that leave this node should go, the best first.
     #[must_use]
     pub fn elsewhere(&self, limit: usize, random: u64) -> Vec<String> {
+        if self.balancing.load(Ordering::Relaxed)
+            && let Some(lacking) = self.lacking(limit, random)
+        {
+            return lacking;
+        }
         let all = self.gateways(&self.me.group, usize::MAX, random);
         let others = all.into_iter().filter(|gateway| gateway.node != self.me.id);
         others.map(|gateway| gateway.url).take(limit).collect()

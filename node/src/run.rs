@@ -9,6 +9,7 @@ mod node;
 mod signals;
 pub mod store;
 
+pub(crate) use cluster::cookie;
 pub use error::StartError;
 pub use node::Node;
 pub(crate) use signals::Signals;

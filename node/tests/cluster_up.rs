@@ -4,9 +4,9 @@
 mod command;
 
 use std::path::Path;
-use std::process::Output;
 
-use command::{Running, clarion, code, json, run, stderr, stdout};
+use command::up::Up;
+use command::{clarion, code, json, run, stderr, stdout};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -26,66 +26,15 @@ name = "node"
 count = 2
 "#;
 
-struct Up {
-    process: Running,
-    ready: Value,
-    directory: tempfile::TempDir,
-}
-
-impl Up {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let profile = directory.path().join("two.toml");
-        std::fs::write(&profile, PROFILE).unwrap();
-        Self::of(directory, &profile)
-    }
-
-    fn of(directory: tempfile::TempDir, profile: &Path) -> Self {
-        let mut command = clarion();
-        command.current_dir(directory.path()).args(["--json", "cluster", "up"]).arg(profile);
-        command.args(["--dir", "run", "--port", "0"]);
-        let process = Running::start(command);
-        let ready = serde_json::from_str(&process.out.next()).unwrap();
-        Self { process, ready, directory }
-    }
-
-    /// A command that talks to one of the nodes.
-    fn run(&self, node: usize, arguments: &[&str]) -> Output {
-        self.client(node, arguments).output().unwrap()
-    }
-
-    fn start_client(&self, node: usize, arguments: &[&str]) -> Running {
-        Running::start(self.client(node, arguments))
-    }
-
-    fn client(&self, node: usize, arguments: &[&str]) -> std::process::Command {
-        let server = self.ready["nodes"][node]["http"].as_str().unwrap();
-        let credentials = self.ready["credentials"].as_str().unwrap();
-        let mut command = clarion();
-        command.current_dir(self.directory.path()).args(arguments);
-        command.env("CLARION_SERVER", server).env("CLARION_CREDENTIALS", credentials);
-        command
-    }
-
-    /// What `cluster.json` says of the process of a node.
-    fn pid_of(&self, name: &str) -> Pid {
-        let file = self.directory.path().join("run/cluster.json");
-        let state: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-        let processes = state["processes"].as_array().unwrap();
-        let node = processes.iter().find(|process| process["name"] == name).unwrap();
-        Pid::from_raw(i32::try_from(node["pid"].as_i64().unwrap()).unwrap()).unwrap()
-    }
-
-    fn pids(&self) -> Vec<Pid> {
-        let nodes = self.ready["nodes"].as_array().unwrap();
-        let pids = nodes.iter().map(|node| node["pid"].as_i64().unwrap());
-        pids.map(|pid| Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()).collect()
-    }
+fn pids(up: &Up) -> Vec<Pid> {
+    let nodes = up.ready["nodes"].as_array().unwrap();
+    let pids = nodes.iter().map(|node| node["pid"].as_i64().unwrap());
+    pids.map(|pid| Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()).collect()
 }
 
 #[test]
 fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
-    let mut up = Up::start();
+    let mut up = Up::start(PROFILE);
     assert_eq!(up.ready["ready"], true, "{}", up.ready);
     assert_eq!(up.ready["nodes"].as_array().unwrap().len(), 2, "{}", up.ready);
 
@@ -122,7 +71,7 @@ fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
     // A terminal on the node that drains goes to the other one and misses nothing.
     let listening =
         up.start_client(0, &["listen", "phone-2", "--count", "1", "--gateways", &server]);
-    let on = listening.err.until("listening on node");
+    let on = listening.err.until("listening, connected to");
     let on = on.rsplit(' ').next().unwrap().to_owned();
     let stays = usize::from(on == "node-1");
     let place = up.run(stays, &["where", "terminal", "phone-2"]);
@@ -131,7 +80,7 @@ fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
     assert_eq!(code(&drained), 0, "{}", stderr(&drained));
     assert!(stdout(&drained).contains(&format!("{on} has left")), "{}", stdout(&drained));
     up.process.err.until("has ended");
-    listening.err.until("listening on node");
+    listening.err.until("listening, connected to");
     let push = up.run(stays, &["push", "--terminal", "phone-2", "--text", "moved"]);
     assert_eq!(code(&push), 0, "{}", stderr(&push));
     assert!(listening.out.next().contains("moved"));
@@ -140,7 +89,7 @@ fn a_cluster_comes_up_is_drained_and_ends_with_all_it_started() {
     let unknown = up.run(stays, &["cluster", "drain", "node-9"]);
     assert_eq!(code(&unknown), 4, "{}", stderr(&unknown));
 
-    let pids = up.pids();
+    let pids = pids(&up);
     up.process.signal(Signal::INT);
     assert_eq!(up.process.wait(), Some(0), "{:?}", up.process.err.rest());
     for pid in pids {
@@ -163,7 +112,7 @@ fn kill_a_node_by_hand_and_the_terminal_has_every_message() {
         listen.extend(["--gateways", node["http"].as_str().unwrap()]);
     }
     let mut listening = up.start_client(0, &listen);
-    let on = listening.err.until("listening on node");
+    let on = listening.err.until("listening, connected to");
     let on = on.rsplit(' ').next().unwrap().to_owned();
 
     // Pushes go to the node that has the terminal, and to the next one when that fails.
@@ -204,7 +153,7 @@ fn kill_a_node_by_hand_and_the_terminal_has_every_message() {
 
 #[test]
 fn doctor_checks_what_a_launched_node_needs() {
-    let mut up = Up::start();
+    let mut up = Up::start(PROFILE);
     let config = up.ready["nodes"][0]["config"].as_str().unwrap().to_owned();
     let report = json(&up.run(0, &["--json", "doctor", &config]));
     let checks = report["checks"].as_array().unwrap();
@@ -216,6 +165,10 @@ fn doctor_checks_what_a_launched_node_needs() {
     assert_eq!(level("nodes"), ["ok", "ok"], "{report}");
     assert!(level("store").contains(&"ok") && !level("store").contains(&"fail"), "{report}");
     assert!(!level("clocks").is_empty(), "{report}");
+    for held in ["API", "terminals", "peers", "gossip"] {
+        assert_eq!(level(held), ["ok"], "by the node itself, which runs: {report}");
+    }
+    newcomers_are_told_what_keeps_them_out(&up);
 
     // With everything gone the store and the seeds fail, and the exit code says so.
     up.process.signal(Signal::TERM);
@@ -224,6 +177,59 @@ fn doctor_checks_what_a_launched_node_needs() {
     assert_eq!(code(&output), 1, "{}", stdout(&output));
     assert!(stdout(&output).contains("FAIL  store"), "{}", stdout(&output));
     assert!(stdout(&output).contains("mend: "), "{}", stdout(&output));
+}
+
+#[test]
+fn a_program_that_is_not_installed_is_named_with_its_package() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("two.toml"), PROFILE).unwrap();
+    let mut command = clarion();
+    command.current_dir(directory.path()).args(["cluster", "up", "two.toml", "--port", "0"]);
+    let output = command.env("PATH", "/nowhere").output().unwrap();
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("`redis-server` must be installed"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("doctor"), "no config is at fault: {}", stderr(&output));
+}
+
+/// A third node, looked at before it starts: with all that the others have, then with a mistake.
+fn newcomers_are_told_what_keeps_them_out(up: &Up) {
+    let config = up.ready["nodes"][1]["config"].as_str().unwrap();
+    let other_cookie = up.directory.path().join("other-cookie");
+    std::fs::write(&other_cookie, "0123456789abcdef0123456789abcdef").unwrap();
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&other_cookie, owner_only).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let doctor = |changes: &[(&str, &str)]| {
+        let mut command = up.client(0, &["doctor", config]);
+        command.env("CLARION_NODE__ID", "node-9");
+        command.env("CLARION_HTTP__LISTEN", "127.0.0.1:0");
+        command.env("CLARION_TERMINALS__LISTEN", "127.0.0.1:0");
+        command.env("CLARION_CLUSTER__LISTEN", free.to_string());
+        command.envs(changes.iter().copied());
+        let output = command.output().unwrap();
+        (code(&output), stdout(&output))
+    };
+    let (code, told) = doctor(&[]);
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("is node-1, and takes this node as its peer"), "{told}");
+    let api = up.ready["nodes"][1]["http"].as_str().unwrap().strip_prefix("http://").unwrap();
+    for (changes, expected) in [
+        (
+            [("CLARION_CLUSTER__COOKIE_FILE", other_cookie.to_str().unwrap())],
+            "it is a node with another cookie",
+        ),
+        ([("CLARION_CLUSTER__NAME", "other")], "it is a node of a cluster of another name"),
+        ([("CLARION_NODE__ID", "node-1")], "a node runs there as `node-1`, this node's id"),
+        ([("CLARION_HTTP__LISTEN", api)], "node-2 runs at this node's http.listen"),
+    ] {
+        let (code, told) = doctor(&changes);
+        assert_eq!(code, 1, "{told}");
+        assert!(told.contains(expected), "{expected} is not in\n{told}");
+    }
+    // Something else where a seed should be: here, an API.
+    let (code, told) = doctor(&[("CLARION_CLUSTER__SEEDS", api)]);
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("what listens there does not speak as a node"), "{told}");
 }
 
 #[test]
@@ -240,5 +246,27 @@ fn what_is_no_profile_is_told() {
         assert_eq!(code(&output), 3, "{name}: {}", stderr(&output));
         assert!(stderr(&output).contains(told), "{name}: {}", stderr(&output));
         assert!(stderr(&output).contains("hint: "), "{name}: {}", stderr(&output));
+    }
+
+    // A name that is not there: those that are.
+    std::fs::create_dir(directory.path().join("mine")).unwrap();
+    for name in ["b", "a"] {
+        std::fs::write(directory.path().join(format!("mine/{name}.toml")), PROFILE).unwrap();
+    }
+    for name in ["mine/c.toml", "mine"] {
+        let output = up(name);
+        assert_eq!(code(&output), 3, "{name}: {}", stderr(&output));
+        let told = "hint: there are mine/a.toml, mine/b.toml";
+        assert!(stderr(&output).contains(told), "{name}: {}", stderr(&output));
+    }
+
+    // And the other way round: a profile is no node's config.
+    for command in ["check-config", "start", "doctor"] {
+        let output = run(directory.path(), &[command, "mine/a.toml"]);
+        let told = stdout(&output) + &stderr(&output);
+        assert_ne!(code(&output), 0, "{command}: {told}");
+        assert!(told.contains("this is a launch profile"), "{command}: {told}");
+        assert!(told.contains("clarion cluster up"), "{command}: {told}");
+        assert!(!told.contains("unknown section"), "{command}: {told}");
     }
 }

@@ -225,9 +225,6 @@ async fn abuse_push_link(rng: &mut Rng, node: &Node, key: &Key) -> u64 {
 async fn heavy_hostile_inputs_leave_the_node_up_and_its_memory_bounded() {
     const INPUTS: u64 = 100_000;
     const AT_ONCE: u64 = 48;
-    // Known to be open: at 1,500 inputs a second and more the peak was 292 to 328 MiB, above the bound
-    // below; what holds it is not found yet.
-    const INPUTS_PER_S: u64 = 1100;
     // The rate of frames is no subject here: it would only make this slow.
     let config = "[store]\ncache_bytes = 8388608\n[terminals]\nframes_per_s_max = 1000000\n\
                   open_timeout_ms = 1000\nhandshake_timeout_ms = 2000\n[log]\nlevel = \"warn\"\n";
@@ -236,7 +233,7 @@ async fn heavy_hostile_inputs_leave_the_node_up_and_its_memory_bounded() {
     let sockets = node.sockets();
     let witness = Witness::start(&node, &key).await;
     let (before, inputs) = (node.resident_bytes(), Arc::new(AtomicU64::new(0)));
-    let (mut workers, began) = (JoinSet::new(), std::time::Instant::now());
+    let mut workers = JoinSet::new();
     for worker in 0..AT_ONCE {
         let terminal = format!("hostile-{worker}");
         let topics = json!(["*"]);
@@ -245,11 +242,6 @@ async fn heavy_hostile_inputs_leave_the_node_up_and_its_memory_bounded() {
         workers.spawn(async move {
             let mut rng = Rng::with_seed(worker);
             while inputs.load(Ordering::Relaxed) < INPUTS {
-                let due = u64::try_from(began.elapsed().as_millis()).unwrap() * INPUTS_PER_S / 1000;
-                if inputs.load(Ordering::Relaxed) > due {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                    continue;
-                }
                 let sent = match rng.u8(..10) {
                     0 => {
                         let bytes: Vec<u8> = (0..rng.usize(1..300)).map(|_| rng.u8(..)).collect();

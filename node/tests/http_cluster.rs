@@ -9,7 +9,7 @@ use clarion_config::Role;
 use clarion_protocol::Code;
 use clarion_protocol::http::{ClusterStatus, Gateways, Where};
 use http_support::{Node, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 
 async fn get(node: &Node, path: &str) -> http_support::Reply {
     node.send(Request::new("GET", path)).await
@@ -176,4 +176,43 @@ async fn proxies_choose_how_a_door_says_that_it_is_not_ready() {
     }
     get(&node, "/readyz?unready=500").await.refuses(Code::InvalidField);
     assert_eq!(get(&node, "/readyz?unready=404").await.status, 200, "what is ready is 200");
+}
+
+const SPECIFICATION: &str = include_str!("../../sdk/protocol/README.md");
+
+/// No path of the API is missing in the specification.
+#[tokio::test]
+async fn the_specification_names_every_path() {
+    let node = Node::start().await;
+    let document = get(&node, "/openapi.json").await.json();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            // Beside the methods stand the parameters that they share.
+            if !["get", "put", "post", "patch", "delete"].contains(&method.as_str()) {
+                continue;
+            }
+            let route = format!("`{} {path}`", method.to_uppercase());
+            assert!(SPECIFICATION.contains(&route), "{route} is not in the specification");
+        }
+    }
+}
+
+/// The example of the specification has the form of what a node says.
+#[tokio::test]
+async fn readiness_is_told_as_the_specification_shows() {
+    let block = SPECIFICATION.split("```json readiness\n").nth(1).unwrap();
+    let example: Value = serde_json::from_str(block.split_once("```").unwrap().0).unwrap();
+    let node = Node::start().await;
+    let all = get(&node, "/readyz").await.json();
+    assert_eq!(all["doors"]["terminals"], example["doors"]["terminals"]);
+    assert_eq!(keys(&all), keys(&example));
+    assert_eq!(keys(&all["doors"]), keys(&example["doors"]));
+    let node = Node::with(|config| config.node.roles = vec![Role::Broker]).await;
+    let closed = get(&node, "/readyz?door=push").await.json();
+    assert_eq!(closed["ready"], example["ready"]);
+    assert_eq!(keys(&closed["doors"]["push"]), keys(&example["doors"]["push"]));
+}
+
+fn keys(object: &Value) -> Vec<&String> {
+    object.as_object().unwrap().keys().collect()
 }

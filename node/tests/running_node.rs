@@ -21,7 +21,7 @@ fn what_is_pushed_is_listened_to_and_accounted_for() {
     }
     let join = ["--json", "listen", "phone-1", "--user", "ada", "--topic", "news"];
     let mut listen = Running::start(dev.client(&[&join[..], &["--count", "4"]].concat()));
-    listen.err.until("listening on node");
+    listen.err.until("listening, connected to");
     let mut accepted = Vec::new();
     for arguments in [
         ["--terminal", "phone-1", "--text", "to the terminal"],
@@ -67,7 +67,7 @@ fn what_is_pushed_is_listened_to_and_accounted_for() {
 fn a_listener_connects_again_by_itself_and_misses_nothing() {
     let dev = Dev::start();
     let listen = Running::start(dev.client(&["--json", "listen", "phone-1", "--count", "2"]));
-    listen.err.until("listening on node");
+    listen.err.until("listening, connected to");
     let push = |dev: &Dev, text: &str| dev.run(&["push", "--terminal", "phone-1", "--text", text]);
     assert_eq!(code(&push(&dev, "before")), 0);
     assert!(listen.out.next().contains("before"));
@@ -141,7 +141,7 @@ fn products_are_made_with_keys_that_work_and_can_be_revoked() {
 fn a_kicked_listener_ends_with_4_and_one_in_time_with_1() {
     let dev = Dev::start();
     let mut listen = Running::start(dev.client(&["listen", "phone-1"]));
-    listen.err.until("listening on node");
+    listen.err.until("listening, connected to");
     assert!(stdout(&dev.run(&["terminal", "kick", "phone-1"])).contains("is closed"));
     assert_eq!(listen.wait(), Some(4));
     assert!(listen.err.rest().iter().any(|line| line.contains("4201 kicked")));

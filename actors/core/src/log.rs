@@ -19,7 +19,7 @@ pub enum LogKind {
     Broadcast = 4,
 }
 
-/// The lane a push travels in. Modes never wait for each other (N2). Attachments will be the fourth.
+/// The lane a push travels in. Modes never wait for each other. Attachments will be the fourth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     /// To terminals and users.

@@ -9,17 +9,23 @@
 //!    is not theirs, and nobody would be served better by fewer owners.
 //! 3. Who is in **quarantine** is out: it died, or restarted without having drained, or was out for
 //!    sickness, and has not been well for long enough since.
-//! 4. If that leaves nobody, quarantine does not count; if nobody even then, draining neither.
+//! 4. Who was **never linked** is out: more than half of its living peers have had no link to this run
+//!    of it, each for longer than ten seconds since it saw it first. Somebody with the cookie but a wrong
+//!    certificate is among the members and serves nobody.
+//! 5. If that leaves nobody, the missing links do not count (then nobody knows whose fault they are); if
+//!    nobody even then, quarantine does not, and at last draining neither.
 //!
 //! A member that is seen for the first time is not in quarantine: clusters start, and grow, at once.
 //! The quarantine doubles with each flap, up to 16 times the first, and flaps are forgotten after
 //! ten minutes without one.
 //!
 //! # Agreement
-//! Rules 1, 2 and 4 depend on what all see alike; the memory behind rule 3 does not: a node that
-//! just started has none, one that was cut off remembers the deaths of all others. So each member
-//! tells by gossip whom it holds in quarantine ([`Verdict`]), and what counts is whether more of a
-//! member's peers hold it there than do not. Who knows nothing of a member abstains. Nodes that
+//! Rules 1, 2 and 5 depend on what all see alike; the memory behind rules 3 and 4 does not: a node that
+//! just started has none, one that was cut off remembers the deaths of all others, and each sees its own
+//! links only. So each member tells by gossip whom it holds in quarantine and to whom it never had a link
+//! ([`Verdict`]), and what counts is whether more of a member's peers hold it there than do not, and
+//! whether most of them miss the link: one that is cut off takes nothing from others. Who knows nothing
+//! of a member abstains. Nodes that
 //! disagree for a moment do no harm: two owners at once are safe (I1, I2), only wasteful.
 //!
 //! # Versions
@@ -45,7 +51,7 @@ pub use verdict::{NoVerdict, Verdict};
 use crate::identity::{BootId, Role, Roles};
 use crate::placement::SlotTable;
 use history::{History, Vote};
-use owners::Owners;
+use owners::{Held, Owners};
 
 /// Names of the gone that are remembered.
 const GONE_MAX: usize = 1024;
@@ -82,7 +88,7 @@ pub struct Seen {
     pub alive: bool,
     /// Our link to it; of no meaning for ourselves.
     pub linked: Link,
-    /// Whom it holds in quarantine; empty while it has told nothing.
+    /// Whom it holds in quarantine, whom it never had a link to; empty while it has told nothing.
     pub verdict: Verdict,
 }
 
@@ -99,7 +105,7 @@ pub enum Why {
     Fit,
     /// Owns although it is sick: most of its group are.
     SickLikeMost,
-    /// Owns although it is in quarantine or draining: nobody else could.
+    /// Owns although it is never linked, in quarantine or draining: nobody else could.
     LastResort,
     /// Owns nothing: it is dead.
     Dead,
@@ -113,6 +119,8 @@ pub enum Why {
     Sick,
     /// Owns nothing: it is in quarantine.
     Quarantined,
+    /// Owns nothing: most of its peers never had a link to it.
+    NeverLinked,
 }
 
 impl Why {
@@ -129,7 +137,14 @@ impl Why {
             Self::Draining => "draining",
             Self::Sick => "sick",
             Self::Quarantined => "quarantined",
+            Self::NeverLinked => "never_linked",
         }
+    }
+
+    /// Whether others hold the member off for what it did: it may come back any moment.
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::Quarantined | Self::NeverLinked | Self::LastResort)
     }
 
     /// Whether a member for which this is so owns slots.
@@ -196,8 +211,8 @@ impl Members {
             }
         }
         self.remember(now_ms, &by_id);
-        let in_quarantine = self.count_votes(now_ms, &by_id);
-        self.owners = Owners::among(by_id.values(), &in_quarantine);
+        let held = self.count_votes(now_ms, &by_id);
+        self.owners = Owners::among(by_id.values(), &held);
         for (id, one) in &by_id {
             if self.owners.why(one) == Why::Sick
                 && let Some(history) = self.histories.get_mut(id)
@@ -238,7 +253,7 @@ impl Members {
         self.owners.version
     }
 
-    /// When a quarantine ends or a verdict changes with nothing new being seen.
+    /// When a quarantine ends or a vote changes with nothing new being seen.
     #[must_use]
     pub fn next_ms(&self) -> Option<u64> {
         self.next_ms
@@ -275,18 +290,29 @@ impl Members {
         }
     }
 
-    /// The living whom more of their peers hold in quarantine than do not.
-    fn count_votes(&self, now_ms: u64, by_id: &BTreeMap<Arc<str>, Seen>) -> Vec<Arc<str>> {
+    fn count_votes(&self, now_ms: u64, by_id: &BTreeMap<Arc<str>, Seen>) -> Held {
         let living = || by_id.values().filter(|one| one.lives());
         let vote = |voter: &Seen, about: &Seen| match self.histories.get(&about.id) {
             Some(history) if voter.id == self.me => history.vote(now_ms),
             _ => voter.verdict.vote(about.boot),
         };
-        let is_held = |about: &&Seen| {
-            let votes = living().filter(|voter| voter.id != about.id).map(|one| vote(one, about));
-            votes.map(Vote::weight).sum::<i64>() > 0
-        };
-        living().filter(is_held).map(|one| Arc::clone(&one.id)).collect()
+        let mut held = Held::default();
+        for about in living() {
+            let (mut quarantine, mut unlinked, mut peers) = (0, 0, 0);
+            for voter in living().filter(|voter| voter.id != about.id) {
+                let vote = vote(voter, about);
+                quarantine += vote.weight();
+                unlinked += usize::from(vote == Vote::NeverLinked);
+                peers += 1;
+            }
+            if quarantine > 0 {
+                held.in_quarantine.push(Arc::clone(&about.id));
+            }
+            if 2 * unlinked > peers {
+                held.never_linked.push(Arc::clone(&about.id));
+            }
+        }
+        held
     }
 
     fn standing(&self, now_ms: u64, one: &Seen) -> Standing {

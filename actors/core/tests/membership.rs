@@ -23,6 +23,8 @@ struct Node {
     running: bool,
     draining: bool,
     sick: bool,
+    /// It has the cookie and a wrong certificate: there is never a link to it.
+    spoilt: bool,
     /// Nodes see only their own side.
     side: u8,
     members: Members,
@@ -48,6 +50,8 @@ struct World {
     nodes: Vec<Node>,
     now_ms: u64,
     boots: u64,
+    /// When the links between two nodes come up, if not at once.
+    links_at_ms: BTreeMap<(usize, usize), u64>,
 }
 
 impl World {
@@ -64,11 +68,17 @@ impl World {
                 running: true,
                 draining: false,
                 sick: false,
+                spoilt: false,
                 side: 0,
                 told: Verdict::default(),
             }
         };
-        Self { nodes: (0..count).map(node).collect(), now_ms: 0, boots: count as u64 }
+        Self {
+            nodes: (0..count).map(node).collect(),
+            now_ms: 0,
+            boots: count as u64,
+            links_at_ms: BTreeMap::new(),
+        }
     }
 
     fn apply(&mut self, event: Event) {
@@ -115,8 +125,9 @@ impl World {
 
     fn seen_by(&self, index: usize) -> Vec<Seen> {
         let side = self.nodes[index].side;
-        let visible = self.nodes.iter().filter(|node| node.running && node.side == side);
-        let seen = visible.map(|node| Seen {
+        let all = self.nodes.iter().enumerate();
+        let visible = all.filter(|(_, node)| node.running && node.side == side);
+        let seen = visible.map(|(other, node)| Seen {
             id: Arc::clone(&node.id),
             boot: node.boot,
             roles: node.roles,
@@ -125,10 +136,33 @@ impl World {
             draining: node.draining,
             sick: node.sick,
             alive: true,
-            linked: Link::Up,
+            linked: self.link(index, other),
             verdict: node.told.clone(),
         });
         seen.collect()
+    }
+
+    fn link(&self, one: usize, other: usize) -> Link {
+        let spoilt = self.nodes[one].spoilt || self.nodes[other].spoilt;
+        let at_ms = self.links_at_ms.get(&(one.min(other), one.max(other)));
+        let early = at_ms.is_some_and(|at_ms| self.now_ms < *at_ms);
+        if spoilt || early { Link::Down } else { Link::Up }
+    }
+
+    /// Everybody a broker of the one group there is.
+    fn all_alike(count: usize) -> Self {
+        let mut world = Self::new(count);
+        for node in &mut world.nodes {
+            (node.roles, node.group) = (Roles::ALL, Arc::from("default"));
+        }
+        world
+    }
+
+    /// What all that run think, if they agree.
+    fn owners(&self) -> Vec<&str> {
+        let views = self.views(0);
+        assert_eq!(views.len(), 1, "{views:?}");
+        views.first().unwrap()["default"].iter().map(|id| &**id).collect()
     }
 
     /// What the running nodes of one side think, each view once.
@@ -275,6 +309,82 @@ proptest! {
         }
         // Lives of up to 30 s outlast quarantines of 10 s and 20 s.
         prop_assert!(gained <= 2, "{gained} times");
+    }
+}
+
+/// Long enough for a link that never came to be told to everybody.
+const UNLINKED_STEPS: u64 = 10_000 / STEP_MS + 3;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whoever has the cookie but no link to anybody owns nothing, in the eyes of all, whenever it came
+    /// and however often it starts again; the others own everything throughout.
+    #[test]
+    fn whoever_was_never_linked_owns_nothing(
+        good in 2usize..=5,
+        spoilt in 1usize..=4,
+        starts in proptest::collection::vec((0usize..4, 0u64..60), 0..12),
+    ) {
+        let spoilt = spoilt.min(good - 1);
+        let mut world = World::all_alike(good + spoilt);
+        world.nodes[good..].iter_mut().for_each(|node| node.spoilt = true);
+        let all: BTreeSet<Arc<str>> =
+            world.nodes[..good].iter().map(|node| Arc::clone(&node.id)).collect();
+        for (index, wait) in starts {
+            world.apply(Event::Start(good + index % spoilt));
+            for _ in 0..wait {
+                world.step();
+                for node in &world.nodes[..good] {
+                    let owners: BTreeSet<_> = node.members.owners()["default"].iter().cloned().collect();
+                    prop_assert!(owners.is_superset(&all), "{owners:?}");
+                }
+            }
+        }
+        world.apply(Event::Wait(UNLINKED_STEPS + CALM_STEPS));
+        let mut expected: Vec<&str> = all.iter().map(|id| &**id).collect();
+        expected.sort_unstable();
+        prop_assert_eq!(world.owners(), expected);
+    }
+
+    /// However slowly the links of a cluster that starts come up, somebody owns (`check` looks in each
+    /// step); and once they are up all do.
+    #[test]
+    fn a_cluster_that_starts_is_never_without_owners(
+        count in 1usize..=7,
+        delays in (1u64..40_000).prop_flat_map(|most| proptest::collection::vec(0..most, 21)),
+    ) {
+        let mut world = World::all_alike(count);
+        let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
+        world.links_at_ms = pairs.zip(delays.iter().copied()).collect();
+        // While no link is later than it may be, nobody loses anything.
+        let in_time = delays.iter().all(|at_ms| *at_ms < 10_000);
+        for _ in 0..40_000 / STEP_MS + UNLINKED_STEPS {
+            world.step();
+            prop_assert!(!in_time || world.owners().len() == count);
+        }
+        prop_assert_eq!(world.owners().len(), count);
+    }
+
+    /// One without links, from whenever on, whatever it tells: the others go on owning.
+    #[test]
+    fn one_without_links_evicts_nobody(count in 3usize..=7, waits in proptest::collection::vec(1u64..60, 1..8)) {
+        let mut world = World::all_alike(count);
+        world.nodes[0].spoilt = true;
+        for wait in waits {
+            for _ in 0..wait {
+                world.step();
+                for node in &world.nodes {
+                    let owners = node.members.owners()["default"].iter();
+                    let others = owners.filter(|id| ***id != *"n0").count();
+                    prop_assert_eq!(others, count - 1, "in the eyes of {}", node.id);
+                }
+            }
+            // The others have no memory from here on; it has.
+            (1..count).for_each(|index| world.nodes[index].draining = true);
+            world.step();
+            (1..count).for_each(|index| world.apply(Event::Start(index)));
+        }
     }
 }
 

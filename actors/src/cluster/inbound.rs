@@ -81,10 +81,10 @@ impl Cluster {
             PeerMessage::AnnounceAgain { slots } => {
                 let told = |slot: &Slot| nodes.ownership.target(*slot) == Some(number);
                 let slots: SlotSet = slots.iter().filter(told).collect();
-                self.router.announce(slots, number);
+                self.router.announce(slots, number, None);
             }
             PeerMessage::OwnerChanged { log } => relays.owner_changed(log, number),
-            PeerMessage::Dropped { slots } => relays.compare(&Arc::new(slots)),
+            PeerMessage::Dropped { slots } => relays.compare_soon(&slots),
             PeerMessage::Superseded { log, generation } => relays.superseded(log, generation),
             PeerMessage::Ask { request, question } => {
                 self.answer(Arc::clone(peer), request, question);
@@ -94,7 +94,7 @@ impl Cluster {
             }
             PeerMessage::ProductChanged { product } => self.products.forget(&product),
             // What it appended before it counted this node among its peers was not hinted.
-            PeerMessage::Hello => relays.compare(&Arc::new(SlotSet::full())),
+            PeerMessage::Hello => relays.compare_soon(&SlotSet::full()),
         }
     }
 

@@ -6,6 +6,7 @@
 pub(crate) mod asking;
 pub(crate) mod codec;
 pub(crate) mod forward;
+pub(crate) mod heals;
 mod inbound;
 pub(crate) mod join;
 pub(crate) mod ownership;
@@ -25,6 +26,7 @@ use clarion_protocol::ProductId;
 use clarion_storage::Store;
 use futures_util::future::BoxFuture;
 
+use self::heals::{After, Heal, Heals};
 use self::peers::Linked;
 pub use self::port::{Lane, PeerPort, Refused};
 pub use self::topology::{Topology, TopologyNode};
@@ -64,6 +66,7 @@ pub struct Cluster {
     members: Mutex<Members>,
     /// Messages of appends from other nodes that wait for their owner here.
     serving: Arc<AtomicUsize>,
+    pub(crate) heals: Arc<Heals>,
 }
 
 /// Members that cannot be heard, beside those that live and have no link.
@@ -89,6 +92,7 @@ impl Cluster {
             doors: OnceLock::new(),
             members: Mutex::default(),
             serving: Arc::default(),
+            heals: Arc::default(),
         })
     }
 
@@ -107,6 +111,7 @@ impl Cluster {
 
     /// The members changed.
     pub fn set_topology(&self, topology: Arc<Topology>) {
+        let heal = self.heals.begin(After::Members);
         let mut members = self.members();
         let before = self.router.topology();
         let now_ms = self.store.time_ms();
@@ -129,11 +134,12 @@ impl Cluster {
             boot_in(&topology, id) != Some(*boot) || boot_in(&before, id) == Some(*boot)
         });
         self.router.set_topology(topology);
-        self.changed(&mut members);
+        self.changed(&mut members, &heal);
     }
 
     /// A link came up.
     pub fn up(&self, port: Arc<dyn PeerPort>) {
+        let heal = self.heals.begin(After::LinkUp);
         let mut members = self.members();
         if let Some(former) = self.router.nodes.peers.of(port.id()) {
             self.gone(former.number);
@@ -151,7 +157,7 @@ impl Cluster {
         members.dead.remove(&(id, boot));
         // What was told of products while there was no link is not known.
         self.products.all_stale();
-        self.changed(&mut members);
+        self.changed(&mut members, &heal);
         // The other end compares, for what was appended here before it counted as a reader.
         if peer.send(&PeerMessage::Hello).is_err() {
             peer.note_all_untold(&SlotSet::full());
@@ -161,11 +167,12 @@ impl Cluster {
     /// A link ended; told again with `refused` when nobody listens at its address any more, which
     /// means that the process is dead.
     pub fn down(&self, port: &Arc<dyn PeerPort>, refused: bool) {
+        let heal = self.heals.begin(After::LinkDown);
         let mut members = self.members();
         let key = (Arc::clone(port.id()), port.boot());
         let peer = self.router.nodes.peers.of_port(port);
         if let Some(peer) = &peer {
-            tracing::warn!(node = %key.0, refused, "the link to a node ended");
+            tracing::warn!(node = %key.0, "the link to a node ended");
             self.gone(peer.number);
         }
         if refused {
@@ -177,8 +184,8 @@ impl Cluster {
             }
         }
         if peer.is_some() || refused {
-            self.changed(&mut members);
-            self.compare_after(AFTER_DOWN, SlotSet::full());
+            self.changed(&mut members, &heal);
+            self.compare_after(AFTER_DOWN, SlotSet::full(), heal);
         }
     }
 
@@ -242,16 +249,16 @@ impl Cluster {
     }
 
     /// Links or members changed.
-    fn changed(&self, members: &mut Members) {
+    fn changed(&self, members: &mut Members, heal: &Arc<Heal>) {
         let (topology, group) = (self.router.topology(), &self.router.myself.group);
         self.router.nodes.peers.set_readers(|peer| {
             let node = topology.nodes.get(peer.id()).filter(|node| node.boot == peer.port.boot());
             node.is_none_or(|node| node.group == *group)
         });
-        let moved = self.router.retarget();
+        let moved = self.router.retarget(heal);
         self.judge_hearing(members);
         if !moved.is_empty() {
-            self.compare_after(AFTER_MOVE, moved);
+            self.compare_after(AFTER_MOVE, moved, Arc::clone(heal));
         }
     }
 
@@ -261,29 +268,40 @@ impl Cluster {
         let now_ms = self.store.time_ms();
         members.missing.retain(|_, since_ms| *since_ms + MISSING_MS > now_ms);
         let (topology, me) = (self.router.topology(), &self.router.myself);
-        let unheard = topology.nodes.iter().any(|(id, node)| {
-            let counts = node.broker && node.group == me.group && *id != me.id;
+        let unheard = topology.nodes.iter().find(|(id, node)| {
+            let counts = node.broker && node.group == me.group && **id != me.id;
             let link = self.router.nodes.peers.of(id);
-            let dead = || members.dead.contains_key(&(Arc::clone(id), node.boot));
+            let dead = || members.dead.contains_key(&(Arc::clone(*id), node.boot));
             counts && link.is_none_or(|peer| peer.port.boot() != node.boot) && !dead()
         });
+        let missing = members.missing.keys().next().map(|(id, _)| id);
+        let unheard = unheard.map(|(id, _)| id).or(missing);
         let ownership = &self.router.nodes.ownership;
         let unowned = || Slot::all().any(|slot| ownership.target(slot).is_none());
-        let deaf = unheard || !members.missing.is_empty() || unowned();
+        let deaf = unheard.is_some() || unowned();
         if ownership.set_deaf(deaf, now_ms) != deaf {
-            tracing::info!(deaf, "whether every node that may append can be heard");
+            match unheard {
+                Some(node) => tracing::info!(%node, "an owner of logs is not heard: until it is, \
+                    or is known to be gone, this node asks the store for news"),
+                None if deaf => tracing::info!(
+                    "not every log has an owner: until it has, this \
+                    node asks the store for news"
+                ),
+                None => tracing::info!("every owner of logs is heard"),
+            }
             // In between hints were lost that nobody speaks of.
-            self.router.relays().compare(&Arc::new(SlotSet::full()));
+            self.router.relays().compare(&Arc::new(SlotSet::full()), None);
         }
         metrics::gauge!("clarion_unheard_nodes").set(f64::from(u8::from(deaf)));
     }
 
-    fn compare_after(&self, pause: Duration, slots: SlotSet) {
+    fn compare_after(&self, pause: Duration, slots: SlotSet, heal: Arc<Heal>) {
+        heal.count();
         let me = Weak::clone(&self.me);
         task::spawn(async move {
             tokio::time::sleep(pause).await;
             if let Some(cluster) = me.upgrade() {
-                cluster.router.relays().compare(&Arc::new(slots));
+                cluster.router.relays().compare(&Arc::new(slots), Some(&heal));
             }
         });
     }

@@ -132,7 +132,7 @@ pub(crate) enum Reply {
 }
 
 impl PeerMessage {
-    /// The lane it travels in: modes never wait for each other (N2).
+    /// The lane it travels in: modes never wait for each other.
     pub(crate) fn lane(&self) -> Lane {
         match self {
             Self::Append { entries, .. } => {

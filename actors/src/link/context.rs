@@ -289,6 +289,7 @@ impl LinkContext {
             }
         }
         let place = self.place(&identity.product)?;
+        self.relays.room().await;
         let mut grant = self.open_in_store(Arc::new(identity), topics, refused).await?;
         grant.place = place;
         Ok(grant)
@@ -368,6 +369,7 @@ impl LinkContext {
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         task::spawn(async move {
             turn.come().await;
+            context.relays.room().await;
             let outcome = context.store.subscribe(vec![request]).await.pop();
             let outcome = outcome.unwrap_or_else(|| Err(StoreError::Unknown("no answer".into())));
             leave(&inbox, session, Answer::Subscribed { id: Some(id), topic, outcome });

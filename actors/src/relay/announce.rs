@@ -8,6 +8,7 @@ use clarion_core::LogKey;
 use clarion_core::placement::{self, SlotSet};
 
 use super::RelayState;
+use crate::cluster::heals::Heal;
 use crate::cluster::port::Refused;
 use crate::cluster::wire::{Announced, PeerMessage};
 use crate::nodes::{NodeNumber, THIS_NODE};
@@ -26,6 +27,8 @@ pub(crate) struct Announcement {
     pub(crate) slots: SlotSet,
     pub(crate) to: NodeNumber,
     pub(crate) router: Weak<Router>,
+    /// What it is part of.
+    pub(crate) _heal: Option<Arc<Heal>>,
 }
 
 impl Drop for Announcement {
@@ -54,6 +57,14 @@ impl RelayState {
             logs.into_iter().for_each(|log| router.owners.interest(log, of));
         } else if !logs.is_empty() {
             task::spawn(announce_to_peer(logs, announcement));
+        }
+    }
+
+    /// Some owner in these slots changed, and it is not known which.
+    pub(super) fn announce_again(&self, slots: &SlotSet) {
+        let Some(router) = self.arguments.router.upgrade() else { return };
+        for log in self.logs.keys().filter(|log| slots.contains(placement::slot_of(log))) {
+            router.interest(Arc::clone(log), 0, 0);
         }
     }
 

@@ -12,6 +12,7 @@ use clarion_protocol::Offset;
 use clarion_storage::Store;
 
 use super::{RelayMessage, RelayState};
+use crate::cluster::heals::Heal;
 use crate::owner::head_read;
 use crate::supervisor::Slot;
 use crate::task;
@@ -22,6 +23,10 @@ const HINT_PATIENCE: Duration = Duration::from_secs(1);
 const HEAD_CHECK_SLICE: usize = 256;
 /// The pause between such reads of one relay.
 const COMPARE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Changes that one comparison heals, as far as they are followed: more come together only while the
+/// store is away.
+const HEALS_MAX: usize = 64;
 
 /// Who says how far a log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +41,33 @@ pub(crate) enum Found {
 #[derive(Default)]
 pub(super) struct Comparing {
     /// Its number, which no other has, and what it compares.
-    running: Option<(u64, SlotSet)>,
-    wanted: SlotSet,
+    running: Option<(u64, Wanted)>,
+    wanted: Wanted,
     /// Logs that a comparison could not read, the one that failed last at the front: they come after
     /// all others, with the next request or tidying. So a part of the store that is away holds up
     /// nothing of the rest. At most the logs that were read here when one began.
     failed: Arc<Mutex<Vec<Arc<LogKey>>>>,
+}
+
+/// What is to be compared.
+#[derive(Default)]
+struct Wanted {
+    slots: SlotSet,
+    /// What it heals. At most [`HEALS_MAX`].
+    heals: Vec<Arc<Heal>>,
+}
+
+impl Wanted {
+    fn add(&mut self, slots: &SlotSet, heals: impl IntoIterator<Item = Arc<Heal>>) {
+        self.slots.insert_all(slots);
+        for heal in heals {
+            if self.heals.len() < HEALS_MAX {
+                self.heals.push(heal);
+            } else {
+                heal.lose_sight();
+            }
+        }
+    }
 }
 
 /// Says that a comparison ended, however it does.
@@ -78,8 +104,8 @@ impl RelayState {
                 let pages = store.read(logs.iter().cloned().map(head_read).collect()).await;
                 let heads = logs.iter().cloned().zip(pages);
                 let heads = heads.filter_map(|(log, page)| Some((log, page.ok()?.head))).collect();
-                let _ =
-                    slot.cast(RelayMessage::Heads { heads, found: Found::Check { sure: false } });
+                let found = Found::Check { sure: false };
+                let _ = slot.cast(RelayMessage::Heads { heads, found, queued: None });
             }
         });
     }
@@ -89,13 +115,13 @@ impl RelayState {
         let deaf =
             self.arguments.router.upgrade().is_some_and(|router| router.nodes.ownership.is_deaf());
         if deaf && self.comparing.running.is_none() {
-            self.compare(&SlotSet::full());
+            self.compare(&SlotSet::full(), None);
         }
     }
 
     /// Compares, now or when the comparison that runs is through.
-    pub(super) fn compare(&mut self, slots: &SlotSet) {
-        self.comparing.wanted.insert_all(slots);
+    pub(super) fn compare(&mut self, slots: &SlotSet, heal: Option<Arc<Heal>>) {
+        self.comparing.wanted.add(slots, heal);
         self.compare_rest();
     }
 
@@ -104,9 +130,19 @@ impl RelayState {
     pub(super) fn compared(&mut self, number: u64, whole: bool) {
         let ended = self.comparing.running.take_if(|(running, _)| *running == number);
         match ended {
-            Some((_, slots)) if !whole => self.comparing.wanted.insert_all(&slots),
-            Some(_) if !self.comparing.wanted.is_empty() => self.compare_wanted(),
-            Some(_) | None => {} // nothing is wanted, or it was a former incarnation's
+            Some((_, Wanted { slots, heals })) if !whole => {
+                self.comparing.wanted.add(&slots, heals);
+            }
+            Some((_, Wanted { heals, .. })) => {
+                // Healed, unless logs are left that could not be read.
+                if !lock(&self.comparing.failed).is_empty() {
+                    self.comparing.wanted.add(&SlotSet::new(), heals);
+                }
+                if !self.comparing.wanted.slots.is_empty() {
+                    self.compare_wanted();
+                }
+            }
+            None => {} // it was a former incarnation's
         }
     }
 
@@ -118,7 +154,7 @@ impl RelayState {
     }
 
     fn compare_wanted(&mut self) {
-        let mut slots = std::mem::take(&mut self.comparing.wanted);
+        let Wanted { mut slots, heals } = std::mem::take(&mut self.comparing.wanted);
         // Read from the end: what failed before comes last.
         let mut logs = std::mem::take(&mut *lock(&self.comparing.failed));
         logs.retain(|log| self.logs.contains_key(log) && !slots.contains(placement::slot_of(log)));
@@ -131,7 +167,7 @@ impl RelayState {
         // Should it panic, they are wanted again.
         slots.extend(logs[..failed].iter().map(|log| placement::slot_of(log)));
         let number = fastrand::u64(..);
-        self.comparing.running = Some((number, slots));
+        self.comparing.running = Some((number, Wanted { slots, heals }));
         let (store, relay) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
         let failed = Arc::clone(&self.comparing.failed);
         let running = Running { relay, failed, number, whole: false };
@@ -173,7 +209,7 @@ impl RelayState {
             task::spawn(async move {
                 tokio::time::sleep(HINT_PATIENCE).await;
                 let found = Found::Check { sure: true };
-                let _ = slot.cast(RelayMessage::Heads { heads: ahead, found });
+                let _ = slot.cast(RelayMessage::Heads { heads: ahead, found, queued: None });
             });
         }
     }
@@ -216,7 +252,8 @@ async fn compare_with_store(
             }
             *known = failed;
         }
-        if running.relay.cast(RelayMessage::Heads { heads, found: Found::Told }).is_err() {
+        let heads = RelayMessage::Heads { heads, found: Found::Told, queued: None };
+        if running.relay.cast(heads).is_err() {
             return; // its successor starts with what its sessions register, and that is read anew
         }
         if !logs.is_empty() {

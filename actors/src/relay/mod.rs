@@ -1,5 +1,5 @@
 //! From logs to the sessions of this node (step 6 of the way of a push). Relays are sharded by
-//! log, each mode has its own: a broadcast to everybody never delays a private message (N2).
+//! log, each mode has its own: a broadcast to everybody never delays a private message.
 //!
 //! Receives registrations from links, hints and confirmations from owners. Sends interest to
 //! owners and offers entries to link inboxes. Parent: the supervisor, which restarts it at once;
@@ -22,6 +22,7 @@ use clarion_storage::{Read, Store};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
+use crate::cluster::heals::Heal;
 use crate::link::inbox::{Item, SessionEvent};
 use crate::link_shard::uptime_s;
 use crate::nodes::NodeNumber;
@@ -30,7 +31,7 @@ use crate::supervisor::Slot;
 use crate::{fault, task};
 
 use announce::Announcement;
-use backlog::{Backlog, Queued};
+use backlog::{Backlog, Queued, Registering};
 use heads::{Comparing, Found};
 use readers::Readers;
 
@@ -48,17 +49,23 @@ const RING_KEPT_S: u32 = 60;
 /// What a relay receives.
 pub(crate) enum RelayMessage {
     /// A session reads a log.
-    Register { log: Arc<LogKey>, subscriber: Subscriber, since_ms: u64, generation: u64 },
+    Register {
+        log: Arc<LogKey>,
+        subscriber: Subscriber,
+        since_ms: u64,
+        generation: u64,
+        queued: Registering,
+    },
     /// It reads it no more.
-    Deregister { log: Arc<LogKey>, subscriber: Subscriber },
+    Deregister { log: Arc<LogKey>, subscriber: Subscriber, queued: Registering },
     /// A log grew.
     Hint { batch: Arc<Batch>, ephemeral: bool, listed: Option<NodeNumber>, queued: Queued },
-    /// Hints found no room in the mailbox.
-    HintsDropped,
+    /// Hints, or what else was told of logs, found no room in the mailbox.
+    Dropped,
     /// An owner confirmed interest.
-    Confirm { log: Arc<LogKey>, head: Offset, from: Option<NodeNumber> },
+    Confirm { log: Arc<LogKey>, head: Offset, from: Option<NodeNumber>, queued: Queued },
     /// A newer session of a terminal is on another node.
-    Superseded { log: Arc<LogKey>, generation: u64 },
+    Superseded { log: Arc<LogKey>, generation: u64, queued: Queued },
     /// A session reads.
     Read(PendingRead),
     /// Is anybody there?
@@ -66,7 +73,7 @@ pub(crate) enum RelayMessage {
     /// Tell the sessions of a log.
     Notify { log: Arc<LogKey>, event: SessionEvent, reply: oneshot::Sender<bool> },
     /// The owner of one log stopped.
-    OwnerChanged { log: Arc<LogKey>, owner: NodeNumber },
+    OwnerChanged { log: Arc<LogKey>, owner: NodeNumber, queued: Queued },
     /// Tell an owner everything.
     Announce { announcement: Arc<Announcement> },
     /// Compare heads with the store: the slow check that finds lost hints.
@@ -74,11 +81,11 @@ pub(crate) enum RelayMessage {
     /// Some owner cannot be heard: compare heads with the store.
     Poll,
     /// Compare the heads of these with the store: something happened that may have cost hints.
-    Compare { slots: Arc<SlotSet> },
+    Compare { slots: Arc<SlotSet>, heal: Option<Arc<Heal>> },
     /// A comparison ended; `whole`: it got through.
     Compared { number: u64, whole: bool },
     /// How far logs go.
-    Heads { heads: Vec<(Arc<LogKey>, Offset)>, found: Found },
+    Heads { heads: Vec<(Arc<LogKey>, Offset)>, found: Found, queued: Option<Queued> },
     /// Say that messages are handled.
     Progress { reply: oneshot::Sender<()> },
     /// Report what was written, forget old batches.
@@ -159,18 +166,26 @@ impl Actor for Relay {
     ) -> Result<(), ActorProcessingErr> {
         fault::point("relay");
         match message {
-            RelayMessage::Register { log, subscriber, since_ms, generation } => {
+            RelayMessage::Register { log, subscriber, since_ms, generation, queued } => {
                 state.register(log, subscriber, since_ms, generation);
+                drop(queued);
             }
-            RelayMessage::Deregister { log, subscriber } => state.deregister(&log, &subscriber),
+            RelayMessage::Deregister { log, subscriber, queued } => {
+                state.deregister(&log, &subscriber);
+                drop(queued);
+            }
             RelayMessage::Hint { batch, ephemeral, listed, queued } => {
                 state.fan_out(batch, ephemeral, listed).await;
                 drop(queued);
             }
-            RelayMessage::HintsDropped => state.compare_dropped(),
-            RelayMessage::Confirm { log, head, from } => state.confirm(&log, head, from).await,
-            RelayMessage::Superseded { log, generation } => {
+            RelayMessage::Dropped => state.make_up_for_dropped(),
+            RelayMessage::Confirm { log, head, from, queued } => {
+                state.confirm(&log, head, from).await;
+                drop(queued);
+            }
+            RelayMessage::Superseded { log, generation, queued } => {
                 state.notify(&log, SessionEvent::NewerGeneration(generation));
+                drop(queued);
             }
             RelayMessage::Read(mut pending) => state.read(&mut pending),
             RelayMessage::Online { log, reply } => {
@@ -179,13 +194,19 @@ impl Actor for Relay {
             RelayMessage::Notify { log, event, reply } => {
                 let _ = reply.send(state.notify(&log, event));
             }
-            RelayMessage::OwnerChanged { log, owner } => state.announce_one(log, owner),
+            RelayMessage::OwnerChanged { log, owner, queued } => {
+                state.announce_one(log, owner);
+                drop(queued);
+            }
             RelayMessage::Announce { announcement } => state.announce(announcement).await,
             RelayMessage::CheckHeads => state.check_heads(),
             RelayMessage::Poll => state.poll(),
-            RelayMessage::Compare { slots } => state.compare(&slots),
+            RelayMessage::Compare { slots, heal } => state.compare(&slots, heal),
             RelayMessage::Compared { number, whole } => state.compared(number, whole),
-            RelayMessage::Heads { heads, found } => state.heads_found(heads, found).await,
+            RelayMessage::Heads { heads, found, queued } => {
+                state.heads_found(heads, found).await;
+                drop(queued);
+            }
             RelayMessage::Progress { reply } => drop(reply.send(())),
             RelayMessage::Tidy => state.tidy(),
         }
@@ -287,8 +308,7 @@ impl RelayState {
 
     async fn confirm(&mut self, log: &Arc<LogKey>, head: Offset, from: Option<NodeNumber>) {
         let Some(readers) = self.logs.get_mut(log) else { return self.not_read(log, from) };
-        readers.grow_head(head);
-        let Some(head) = readers.head() else { return };
+        let head = readers.confirm(head);
         let mut count = 0;
         for to in readers.all() {
             to.inbox.leave(Item::Interest { session: to.session, log: to.alias, head });
@@ -310,7 +330,7 @@ impl RelayState {
     fn read(&mut self, pending: &mut PendingRead) {
         let Some((read, subscriber)) = pending.asked.take() else { return };
         let found = match self.logs.get(&read.log) {
-            Some(Readers::Many(wide)) => wide.ring.read(&read, wide.head),
+            Some(Readers::Many(wide)) => wide.ring.read(&read, Some(wide.head.known)),
             _ => None,
         };
         match found {
@@ -331,17 +351,20 @@ impl RelayState {
         true
     }
 
-    /// Hints of these slots were dropped before they came here (I12).
-    fn compare_dropped(&mut self) {
-        let slots = self.arguments.backlog.take_dropped();
+    /// What was told of these slots was dropped before it came here (I12).
+    fn make_up_for_dropped(&mut self) {
+        let (slots, unannounced) = self.arguments.backlog.take_dropped();
+        if !unannounced.is_empty() {
+            self.announce_again(&unannounced);
+        }
         if !slots.is_empty() {
-            self.compare(&slots);
+            self.compare(&slots, None);
         }
     }
 
     fn tidy(&mut self) {
         // A crash may have cost the message that says so.
-        self.compare_dropped();
+        self.make_up_for_dropped();
         self.compare_rest();
         let (mut written, now_s) = (Vec::new(), uptime_s());
         self.ringed.retain(|log, last_s| {

@@ -33,16 +33,24 @@ impl Hash for Subscriber {
     }
 }
 
+/// How far a log goes, as far as is known here.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Head {
+    pub(super) known: Offset,
+    /// The owner confirmed the interest of this node. A hint says nothing of that: others hint too, and
+    /// the confirmation may still be lost.
+    confirmed: bool,
+}
+
 /// The sessions of one log. Most logs are inboxes and have one.
 pub(super) enum Readers {
-    One { subscriber: Subscriber, head: Option<Offset> },
+    One { subscriber: Subscriber, head: Head },
     Many(Box<Wide>),
 }
 
 pub(super) struct Wide {
     pub(super) subscribers: HashSet<Subscriber, BuildHasherDefault<IdHasher>>,
-    /// The highest offset known, once the owner confirmed.
-    pub(super) head: Option<Offset>,
+    pub(super) head: Head,
     pub(super) ring: TailRing,
 }
 
@@ -52,26 +60,40 @@ impl Readers {
         if log.kind.is_wide() {
             let mut subscribers = HashSet::default();
             subscribers.insert(subscriber);
-            let ring = TailRing::new(ring_entries_max);
-            Self::Many(Box::new(Wide { subscribers, head: None, ring }))
+            let (ring, head) = (TailRing::new(ring_entries_max), Head::default());
+            Self::Many(Box::new(Wide { subscribers, head, ring }))
         } else {
-            Self::One { subscriber, head: None }
+            Self::One { subscriber, head: Head::default() }
         }
     }
 
+    /// The highest offset known, once the owner confirmed.
     pub(super) fn head(&self) -> Option<Offset> {
-        match self {
-            Self::One { head, .. } => *head,
-            Self::Many(wide) => wide.head,
-        }
+        let head = match self {
+            Self::One { head, .. } => head,
+            Self::Many(wide) => &wide.head,
+        };
+        head.confirmed.then_some(head.known)
     }
 
     pub(super) fn grow_head(&mut self, offset: Offset) {
-        let head = match self {
+        let head = self.head_mut();
+        head.known = head.known.max(offset);
+    }
+
+    /// The owner confirmed, or there is none that could. Returns the highest offset known.
+    pub(super) fn confirm(&mut self, offset: Offset) -> Offset {
+        self.grow_head(offset);
+        let head = self.head_mut();
+        head.confirmed = true;
+        head.known
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        match self {
             Self::One { head, .. } => head,
             Self::Many(wide) => &mut wide.head,
-        };
-        *head = Some(head.map_or(offset, |known| known.max(offset)));
+        }
     }
 
     pub(super) fn insert(&mut self, new: Subscriber, ring_entries_max: usize) {
@@ -140,5 +162,27 @@ impl Hasher for IdHasher {
     fn write(&mut self, _bytes: &[u8]) {}
     fn write_u64(&mut self, id: u64) {
         self.0 = id;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clarion_protocol::{ProductId, TopicName};
+
+    use super::*;
+
+    /// Somebody other than the owner may have hinted; what the owner says may be lost still.
+    #[test]
+    fn a_hint_is_no_confirmation_of_interest_i4() {
+        let product = ProductId::new("demo").unwrap();
+        let log = LogKey::topic(&product, &TopicName::new("news").unwrap());
+        let subscriber = Subscriber { inbox: LinkInbox::new(1, 8), session: 1, alias: 1 };
+        for log in [log, LogKey::broadcast(&product)] {
+            let mut readers = Readers::new(&log, subscriber.clone(), 4);
+            readers.grow_head(Offset(7));
+            assert_eq!(readers.head(), None, "hinted, not confirmed");
+            assert_eq!(readers.confirm(Offset(3)), Offset(7));
+            assert_eq!(readers.head(), Some(Offset(7)));
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! the store last.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use clarion_protocol::Code;
 use futures_util::future::join_all;
 
 use super::{Inner, System};
-use crate::link::inbox::LinkEvent;
+use crate::link::inbox::{Item, LinkEvent};
 
 /// The part of the drain time-out over which links are sent away; the rest is for the last ones.
 const GOAWAY_SHARE: f64 = 0.6;
@@ -109,6 +110,21 @@ impl System {
                 LinkEvent::Goaway { after_ms }
             });
         }
+    }
+
+    /// Sends so many links elsewhere, drawn by lot and spread over a time, none that was `told` before.
+    /// Nobody insists: who does not go stays. Returns how many it were.
+    pub fn send_some_away(&self, count: u64, over: Duration, told: &mut HashSet<u64>) -> u64 {
+        let links = self.inner.shards.iter().flat_map(|shard| shard.links_now());
+        let links: Vec<_> = links.filter(|link| !told.contains(&link.id)).collect();
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(links.len());
+        let spread = Spread::of(count as u64, 0, over.as_millis() as u64);
+        for (n, link) in fastrand::choose_multiple(links, count).into_iter().enumerate() {
+            let after_ms = spread.moment(n as u64, fastrand::u64(..));
+            told.insert(link.id);
+            link.leave(Item::Link(LinkEvent::Goaway { after_ms }));
+        }
+        count as u64
     }
 
     async fn wait_for_links(&self, until: Instant) {

@@ -45,7 +45,8 @@ pub(super) async fn judge(inner: std::sync::Weak<Inner>) {
 }
 
 /// Tells the cluster each second how busy this node is, and whether it works: a node whose parts stand
-/// still, though its sockets answer, or that alone lost its way to the store must not own anything.
+/// still, though its sockets answer, whose own pushes do not come through, or that alone lost its way to
+/// the store must not own anything.
 /// (What most suffer from is no sickness: then membership leaves everything as it is.)
 pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
     let mut cpu = Cpu::default();
@@ -62,15 +63,25 @@ pub(super) async fn watch_over(inner: std::sync::Weak<Inner>) {
         joined.membership.set_load(inner.load(cpu.permille()));
         let moves = tokio::time::timeout(PROGRESS_PATIENCE, inner.progress()).await.is_ok();
         let reached = !away.is_long(&inner.store.health().writable, Instant::now());
-        let well = moves && reached;
+        let heard = !inner.canary.is_missed();
+        let well = moves && reached && heard;
         if sick == well {
             sick = !well;
-            tracing::warn!(
-                sick,
-                moves,
-                reached,
-                "whether this node's parts take messages, and it reaches the store"
-            );
+            match (moves, reached) {
+                (true, true) if heard => tracing::info!("this node is well again"),
+                (true, true) => tracing::warn!(
+                    "sick: pushes of this node's own do not come through. Until \
+                    they do it owns nothing, unless most nodes are sick"
+                ),
+                (false, _) => tracing::warn!(
+                    "sick: parts of this node take no messages. Until they \
+                    do it owns nothing, unless most nodes are sick"
+                ),
+                (true, false) => tracing::warn!(
+                    "sick: this node does not reach the store. Until it \
+                    does it owns nothing, unless most nodes are sick"
+                ),
+            }
             joined.membership.set_sick(sick);
         }
     }
@@ -144,6 +155,7 @@ fn ticks() -> Option<u64> {
 
 /// Removes what expired, a little at a time; after a complete round it rests longer.
 pub(super) async fn upkeep(inner: std::sync::Weak<Inner>) {
+    let mut failing = false;
     loop {
         tokio::time::sleep(UPKEEP_PAUSE).await;
         let Some(inner) = inner.upgrade() else { return };
@@ -152,12 +164,18 @@ pub(super) async fn upkeep(inner: std::sync::Weak<Inner>) {
         }
         match inner.store.upkeep(UPKEEP_BUDGET).await {
             Ok(done) => {
+                failing = false;
                 metrics::counter!("clarion_store_expired_entries_total")
                     .increment(done.expired_entries);
                 metrics::counter!("clarion_store_expired_records_total")
                     .increment(done.expired_records);
             }
-            Err(error) => tracing::warn!(%error, "upkeep of the store failed"),
+            // Said once for as long as it lasts: the store says itself what ails it.
+            Err(error) if failing => tracing::debug!(%error, "upkeep of the store failed"),
+            Err(error) => {
+                failing = true;
+                tracing::warn!(%error, "upkeep of the store failed; it is tried again");
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The running node as its doors see it: HTTP and the back-end WebSocket push, ask and administer;
 //! the gateway hands over links. Everything behind it is actors.
 
+mod canary;
 mod cluster;
 mod drain;
 mod groups;
@@ -39,6 +40,8 @@ use crate::supervisor::SupervisorHandle;
 use crate::tokens;
 use crate::views::page;
 
+use canary::Canary;
+
 pub use cluster::{Where, WhereNode};
 pub use status::Readiness;
 
@@ -66,6 +69,7 @@ struct Inner {
     /// Another node, or an operator through it, wants this one to go.
     drain_wanted: watch::Sender<bool>,
     push_ready: Mutex<Result<(), String>>,
+    canary: Canary,
     /// Membership and links, when they are this node's own.
     joined: OnceLock<crate::cluster::join::Joined>,
     stopped: AtomicBool,
@@ -106,6 +110,9 @@ impl System {
     /// `ProductExists` if there is one of that name; else the store's.
     pub async fn create_product(&self, record: ProductRecord) -> Result<(), Failure> {
         let product = record.product.clone();
+        if product.as_str() == canary::PRODUCT {
+            return Err(Failure::new(Code::ProductExists));
+        }
         self.inner.products.create(record).await?;
         self.inner.cluster.product_changed(&product);
         Ok(())

@@ -11,6 +11,7 @@ use clarion_storage::gathered::GatheredStore;
 use ractor::SpawnErr;
 use tokio::sync::watch;
 
+use super::canary::{Canary, sing};
 use super::groups::follow_groups;
 use super::judge::{judge, upkeep, watch_over};
 use super::{Inner, System};
@@ -117,6 +118,7 @@ impl System {
             draining: watch::channel(false).0,
             drain_wanted: watch::channel(false).0,
             push_ready: Mutex::new(Ok(())),
+            canary: Canary::default(),
             joined: OnceLock::new(),
             stopped: AtomicBool::new(false),
             started: Instant::now(),
@@ -127,6 +129,7 @@ impl System {
         task::spawn(upkeep(Arc::downgrade(&inner)));
         if clustered {
             task::spawn(watch_over(Arc::downgrade(&inner)));
+            task::spawn(sing(Arc::downgrade(&inner)));
             task::spawn(follow_groups(Arc::downgrade(&inner)));
         }
         Ok(Self { inner })

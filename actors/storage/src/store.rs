@@ -454,7 +454,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> StoreResult<Vec<TerminalId>>;
 
-    /// The record of a message with its counts (I13), until a day after it expired.
+    /// The record of a message with its counts (I13), until a day after it expired. It leads to the logs
+    /// and is not needed by them: a back end may find nothing of a message that was appended while that
+    /// could not be noted, for a while, or for good if the process ended then.
     async fn message(
         &self,
         product: &ProductId,

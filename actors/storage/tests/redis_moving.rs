@@ -84,8 +84,12 @@ async fn i2_nothing_is_half_appended_while_a_slot_moves() {
     for suffix in ["", ":c", ":o", ":m"] {
         migrate(&format!("{key}{suffix}")).await;
     }
+    // All is there now and the map does not say so yet (ASK): still nothing, neither here nor there.
+    let answer = store.append(vec![append(2, Some(now_ms))]).await.remove(0);
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     target.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await.unwrap();
     source.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await.unwrap();
+    // When the move is over, so is the refusal.
     let mut tries = 0;
     let appended = loop {
         match store.append(vec![append(2, Some(now_ms))]).await.remove(0) {

@@ -10,7 +10,7 @@ use clarion_core::{Body, LogKey};
 use clarion_protocol::http::TerminalKind;
 use clarion_protocol::{MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
 use clarion_storage::conformance::Harness;
-use clarion_storage::redis::{RedisSettings, RedisStore, init, restored};
+use clarion_storage::redis::{RedisSettings, RedisStore, Step, init, restored};
 use clarion_storage::{
     Append, Claim, CursorSave, LogLimits, OpenSession, Read, SaveOutcome, Store, StoreError,
 };
@@ -445,4 +445,45 @@ async fn i6_upkeep_takes_out_readers_of_a_users_inbox_that_are_none() {
     }
     assert_eq!(alone.number(&["HLEN", readers]).await, 1);
     assert!(ids(&*store, &user).await.is_empty());
+}
+
+/// I2, I11: after a fail-over to a server whose clock is behind, time in a log does not go back: an attempt
+/// that was over when its retry was appended stays over. A log whose last append was made by a clock that
+/// was far off is not held up by it.
+#[tokio::test]
+async fn i2_a_clock_that_is_set_back_revives_no_attempt() {
+    let alone = Alone::tuned().await;
+    let (ahead, behind) =
+        (alone.store(), RedisStore::open(alone.fixture.settings.clone()).await.unwrap());
+    alone.advance_ms(3000);
+    let first = append_of(&*ahead, &inbox("a"), 1, 10);
+    let late =
+        Append { not_after_ms: ahead.time_ms() - 500, ..append_of(&*ahead, &inbox("a"), 2, 10) };
+    let retry = Append { first_attempt_ms: Some(0), ..append_of(&*ahead, &inbox("a"), 2, 10) };
+    for append in [first, retry] {
+        ahead.append(vec![append]).await.remove(0).unwrap();
+    }
+    assert!(behind.time_ms() < late.not_after_ms, "by its clock there is time left");
+    let other = Append { message: MessageId(3), ..late.clone() };
+    assert_eq!(behind.append(vec![other]).await, [Err(StoreError::TooLate)]);
+    let elsewhere = Append { log: inbox("b"), ..late };
+    assert!(behind.append(vec![elsewhere]).await[0].is_ok());
+    assert_eq!(ids(&*ahead, &inbox("a")).await, [1, 2]);
+    // An hour ahead: nothing is too late because of it, and offsets rise all the same.
+    alone.advance_ms(3_600_000);
+    let wrong = append(&*ahead, &inbox("c"), 1, 10).await;
+    assert!(append(&behind, &inbox("c"), 2, 10).await > wrong);
+}
+
+/// Where a message is could not be noted when it was appended: upkeep makes up for it.
+#[tokio::test]
+async fn a_message_that_could_not_be_noted_is_found_later() {
+    let alone = Alone::tuned().await;
+    let store = alone.store();
+    alone.fixture.store.breaks().next(Step::Note, false);
+    append(&*store, &inbox("a"), 1, 10).await;
+    assert_eq!(store.message(&product(), MessageId(1)).await.unwrap(), None);
+    store.upkeep(10).await.unwrap();
+    let found = store.message(&product(), MessageId(1)).await.unwrap().unwrap();
+    assert_eq!(found.targets[0].counts.pending, 1);
 }

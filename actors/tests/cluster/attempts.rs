@@ -54,6 +54,26 @@ async fn an_attempt_that_wakes_after_the_retry_changes_nothing_however_much_lies
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_in_which_the_store_panics_is_made_once_and_holds_its_log_no_longer_i2() {
+    let world = World::of(&["a", "b"]).await;
+    let (news, node) = (topic_of("a", &["a", "b"]), world.node("a"));
+    let (mut link, _) = world.node("b").open_in("t1", &[news]).await;
+    link.settle().await;
+    // An owner is there, so that its crash is not what mends it.
+    node.accepted(to_topic(news), "before").await;
+    node.store.append_panics.store(1, Ordering::Release);
+    let (panics, behind) =
+        tokio::join!(node.push(to_topic(news), "panics"), node.push(to_topic(news), "behind"));
+    panics.unwrap();
+    behind.unwrap();
+    node.accepted(to_topic(news), "after").await;
+    let mut got = read_all(&mut link, 4).await;
+    got[1..3].sort();
+    assert_eq!(got, ["before", "behind", "panics", "after"]);
+    assert_eq!(node.stored(to_topic(news)).await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_that_was_made_is_found_behind_1000_others_i2() {
     let world = World::of(&ABC).await;
     let news = topic_of("b", &ABC);

@@ -6,6 +6,7 @@
 mod asking;
 mod attempts;
 mod cuts;
+mod heals;
 mod links;
 mod moves;
 mod store;

@@ -210,9 +210,12 @@ async fn a_product_that_gets_another_group_takes_its_live_sessions_along() {
         pushed.until("\"a\" knows the group", async || seen().await.is_some()).await;
         let product = seen().await.unwrap();
         let (mut link, _) = world.node(to).open("t1").await;
-        pushed.system.push(&product, push(to_terminal("t1"), &text)).await.unwrap();
+        let push = push(to_terminal("t1"), &text);
+        let accepted = pushed.system.push(&product, push).await.unwrap();
         assert_eq!(texts(&link.messages_acked(1).await), [text]);
         link.cut().await;
+        let offset = offset_of(&accepted);
+        pushed.until_stored("t1", clarion_protocol::LogName::Terminal, offset).await;
     }
     stays.settle().await;
     assert!(stays.kept().is_empty(), "{:?}", stays.kept());

@@ -1,5 +1,5 @@
 //! One store for all nodes, as each node sees it: a node can lose it, have its appends held before
-//! they reach it, have sessions wait or reads panic, or close its own end.
+//! they reach it, have sessions wait, reads or appends panic, or close its own end.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,8 @@ pub struct NodeStore {
     pub opened: watch::Sender<usize>,
     /// Reads of several logs that will panic.
     pub panics: AtomicUsize,
+    /// Appends that will panic once they have happened.
+    pub append_panics: AtomicUsize,
     /// Reads of these logs fail: the part of the store that holds them is away.
     pub fails: Mutex<Option<Fails>>,
 }
@@ -42,6 +44,7 @@ impl NodeStore {
             opens_held: watch::Sender::new(false),
             opened: watch::Sender::new(0),
             panics: AtomicUsize::new(0),
+            append_panics: AtomicUsize::new(0),
             fails: Mutex::new(None),
         })
     }
@@ -61,10 +64,19 @@ impl NodeStore {
     }
 }
 
+fn takes_one(left: &AtomicUsize) -> bool {
+    let less = |left: usize| left.checked_sub(1);
+    left.try_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+}
+
 #[async_trait]
 impl Store for NodeStore {
     async fn append(&self, appends: Vec<Append>) -> Vec<StoreResult<Appended>> {
         self.alive().await;
+        if takes_one(&self.append_panics) {
+            drop(self.shared.append(appends).await);
+            panic!("an append panics, as the test wants");
+        }
         let mut held = self.held.subscribe();
         if !*held.borrow() {
             return self.shared.append(appends).await;
@@ -82,10 +94,7 @@ impl Store for NodeStore {
     }
     async fn read(&self, reads: Vec<Read>) -> Vec<StoreResult<Page>> {
         self.alive().await;
-        let less = |panics: usize| panics.checked_sub(1);
-        if reads.len() > 1
-            && self.panics.try_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
-        {
+        if reads.len() > 1 && takes_one(&self.panics) {
             panic!("a read of several logs panics, as the test wants");
         }
         let fails = *self.fails.lock().unwrap();

@@ -5,22 +5,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use clarion_protocol::terminal::{
-    Cursor, Deliver, LINK_PATH, LogAlias, LogPosition, NodeFrame, Open, Opened, Payload,
+    Cursor, Deliver, GapReason, LINK_PATH, LogAlias, LogPosition, NodeFrame, Open, Opened, Payload,
     SUBPROTOCOL_JSON, TerminalFrame,
 };
 use clarion_protocol::{Epoch, FrameError, LogName, Offset, ProductId, TopicName};
 use fastrand::Rng;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Interval, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, interval, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::{TerminalTask, until};
+use super::doors::Door;
+use super::terminal::{Flip, Given, Gone, TerminalTask, is_for_now};
+use super::{flip_pause, until};
 use crate::Failure;
-use crate::history::{Client, Ending, Event};
+use crate::history::{Client, Ending, Event, Name};
 
 /// The only session of a link.
 const SESSION: u32 = 1;
@@ -34,15 +36,19 @@ const FINAL_CODES: u16 = 4100;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 pub(super) async fn run(task: TerminalTask) -> Result<(), Failure> {
-    let rng = Rng::with_seed(task.seed);
-    let product = ProductId::new(&task.product).map_err(Failure::of("the product"))?;
-    let topics = task.topics.iter().map(|topic| TopicName::new(topic));
+    let rng = Rng::with_seed(task.plan.seed);
+    let product = ProductId::new(&task.plan.product).map_err(Failure::of("the product"))?;
+    let topics = task.plan.topics.iter().map(|topic| TopicName::new(topic));
     let topics = topics.collect::<Result<Vec<_>, _>>().map_err(Failure::of("a topic"))?;
+    let flips = task.plan.flips.as_deref().map(TopicName::new).transpose();
+    let flips = flips.map_err(Failure::of("a topic"))?;
     let cursors = BTreeMap::new();
-    let mut terminal = Raw { task, product, topics, cursors, rng, sessions: 0, links: 0 };
+    let (flip, asked) = (Flip::Left, 0);
+    let mut terminal =
+        Raw { task, product, topics, cursors, rng, sessions: 0, links: 0, flips, flip, asked };
     loop {
         if !*terminal.task.wanted.borrow() {
-            terminal.task.is_online.send_replace(false);
+            terminal.task.presence.set(false);
         }
         if !until(&mut terminal.task.wanted, true).await {
             return Ok(());
@@ -70,6 +76,10 @@ struct Raw {
     sessions: u64,
     /// Attempts to make a link: each goes to the next door.
     links: usize,
+    /// The topic that it joins and leaves, how it stands with that, and its latest request.
+    flips: Option<TopicName>,
+    flip: Flip,
+    asked: u64,
 }
 
 /// A session, and what it has not acknowledged yet.
@@ -85,7 +95,7 @@ struct Session {
 impl Raw {
     /// One link from start to end; says how its session ended, if there was one.
     async fn link(&mut self) -> Result<Option<Ending>, Over> {
-        let sent: Vec<_> = match self.task.client {
+        let sent: Vec<_> = match self.task.plan.client {
             Client::RawCursors => self.cursors.iter().map(|(l, c)| (l.clone(), *c)).collect(),
             Client::RawPlain | Client::Sdk => Vec::new(),
         };
@@ -98,7 +108,7 @@ impl Raw {
         self.sessions += 1;
         let sent = sent.into_iter().map(|(log, Cursor(_, offset))| (log, offset)).collect();
         let mut session = self.opened(socket, opened, sent);
-        self.task.is_online.send_replace(true);
+        self.task.presence.set(true);
         let ended = self.receive(&mut session).await?;
         if let Some(how) = ended {
             return Ok(Some(how));
@@ -114,7 +124,7 @@ impl Raw {
         &self,
         cursors: Vec<(LogName, Cursor)>,
     ) -> Result<(Socket, Option<Opened>), tungstenite::Error> {
-        let door = self.task.doors.terminals(self.task.first_door + self.links);
+        let door = self.door().map_or("", |door| door.url.as_str());
         let mut request = format!("{door}{LINK_PATH}").into_client_request()?;
         let offered = HeaderValue::from_static(SUBPROTOCOL_JSON);
         request.headers_mut().insert("Sec-WebSocket-Protocol", offered);
@@ -122,7 +132,7 @@ impl Raw {
         let open = TerminalFrame::Open(Open {
             s: SESSION,
             product: self.product.clone(),
-            token: self.task.token.clone(),
+            token: self.task.plan.token.clone(),
             agent: Some("chaos".to_owned()),
             cursors,
             topics: self.topics.clone(),
@@ -142,6 +152,11 @@ impl Raw {
         Ok((socket, None))
     }
 
+    /// Where it is connected to, or connects next.
+    fn door(&self) -> Option<&Door> {
+        self.task.doors.terminals(self.task.plan.first_door + self.links)
+    }
+
     fn opened(&self, socket: Socket, opened: Opened, sent: Vec<(LogName, Offset)>) -> Session {
         let beat = interval(Duration::from_millis(opened.heartbeat_ms.max(2)) / 2);
         let (logs, due, heard) = (HashMap::new(), BTreeMap::new(), Instant::now());
@@ -151,12 +166,15 @@ impl Raw {
     }
 
     fn learn_all(&self, session: &mut Session, opened: Opened, sent: Vec<(LogName, Offset)>) {
-        self.task.history.add(Event::Opened {
-            who: self.task.who.clone(),
+        let door = self.door().map_or_else(|| "".into(), |door| Name::clone(&door.name));
+        self.task.teller.add(Event::Opened {
+            who: self.task.plan.who.clone(),
             session: self.sessions,
             generation: opened.generation,
             sent,
             positions: opened.logs.iter().map(|log| (log.log.clone(), log.offset)).collect(),
+            door,
+            node: opened.node.clone().into(),
         });
         for (topic, code) in &opened.refused {
             self.task.trouble(format!("{topic} was refused: {code}"));
@@ -175,6 +193,7 @@ impl Raw {
     async fn receive(&mut self, session: &mut Session) -> Result<Option<Ending>, Over> {
         let mut acks = interval(ACK_EVERY);
         let mut wanted = self.task.wanted.clone();
+        let mut flip_at = Instant::now() + flip_pause(&mut self.rng);
         loop {
             tokio::select! {
                 message = session.socket.next() => match message {
@@ -190,6 +209,12 @@ impl Raw {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Ok(Some(Ending::Broken)),
                 },
+                () = sleep_until(flip_at), if self.flips.is_some() => {
+                    flip_at = Instant::now() + flip_pause(&mut self.rng);
+                    if self.flip(session).await.is_err() {
+                        return Ok(Some(Ending::Broken));
+                    }
+                }
                 _ = acks.tick() => if self.acknowledge(session).await.is_err() {
                     return Ok(Some(Ending::Broken));
                 },
@@ -211,9 +236,17 @@ impl Raw {
     fn frame(&mut self, session: &mut Session, text: &str) -> Result<Option<Ending>, Over> {
         match NodeFrame::parse(text) {
             Ok(NodeFrame::Deliver(deliver)) => self.deliver(session, &deliver),
-            Ok(NodeFrame::Subscribed { log, .. }) => self.learn(session, log),
+            Ok(NodeFrame::Subscribed { log, id, .. }) => {
+                self.learn(session, log);
+                self.flipped(id);
+            }
+            Ok(NodeFrame::Unsubscribed { id, .. }) => self.flipped(id),
             Ok(NodeFrame::Closed { code, reason, .. }) => return self.ended(code, &reason),
-            Ok(gap @ NodeFrame::Gap { .. }) => self.task.trouble(format!("{gap:?}")),
+            Ok(NodeFrame::Gap { l, epoch, from, to, reason, .. }) => {
+                self.gap(session, l, (epoch, from, to), reason);
+            }
+            // A request that cannot be answered just now: the next turn makes an end of it.
+            Ok(NodeFrame::Error { code, .. }) if is_for_now(code) => {}
             Ok(error @ NodeFrame::Error { .. }) => self.task.trouble(format!("{error:?}")),
             // The session was built anew from its cursors, after a panic inside it.
             Ok(NodeFrame::Opened(opened)) => {
@@ -236,7 +269,7 @@ impl Raw {
             return self.task.trouble(format!("alias {} was never told", deliver.l));
         };
         for message in &deliver.m {
-            let (Some(offset), Ok(payload)) = (message.o, message.payload()) else {
+            let Ok(payload) = message.payload() else {
                 self.task.trouble(format!("{} cannot be read", message.id));
                 continue;
             };
@@ -244,12 +277,66 @@ impl Raw {
                 Payload::Json(text) => text.get().as_bytes(),
                 Payload::Bytes { data, .. } => data,
             };
-            let again = deliver.again;
-            self.task.delivered(self.sessions, &log, offset, message.id, bytes, again);
+            let (offset, id, again) = (message.o, message.id, deliver.again);
+            let given = Given { log: &log, offset, id, payload: bytes, again };
+            self.task.delivered(self.sessions, &given);
+            // What has no place in the log is not acknowledged.
+            let Some(offset) = offset else { continue };
             let cursor = self.cursors.entry(log.clone()).or_insert(Cursor(epoch, offset));
             *cursor = Cursor(epoch, offset.max(cursor.1));
             let due = session.due.entry(deliver.l).or_default();
             *due = offset.max(*due);
+        }
+    }
+
+    fn gap(
+        &mut self,
+        session: &mut Session,
+        alias: LogAlias,
+        (epoch, from, to): (Epoch, Offset, Offset),
+        reason: GapReason,
+    ) {
+        let Some((log, lineage)) = session.logs.get_mut(&alias) else {
+            return self.task.trouble(format!("a gap of alias {alias}, which was never told"));
+        };
+        *lineage = epoch;
+        self.cursors.insert(log.clone(), Cursor(epoch, to));
+        session.due.remove(&alias);
+        let log = log.clone();
+        self.task.told_gap(self.sessions, Gone { log, from, to, epoch, reason });
+    }
+
+    /// Joins its topic, or leaves it.
+    async fn flip(&mut self, session: &mut Session) -> Result<(), tungstenite::Error> {
+        let Some(topic) = self.flips.clone() else { return Ok(()) };
+        self.flip = self.flip.next();
+        self.asked += 1;
+        let log = LogName::Topic(topic.clone());
+        self.task.flips(self.flip, &log);
+        let (s, id) = (SESSION, self.asked);
+        let frame = match self.flip {
+            Flip::Joining => TerminalFrame::Subscribe { s, id, topic, cursor: None },
+            _ => {
+                // The node forgets it, too.
+                self.cursors.remove(&log);
+                TerminalFrame::Unsubscribe { s, id, topic }
+            }
+        };
+        session.socket.send(Message::text(frame.to_json())).await
+    }
+
+    /// The answer to its latest request; other changes are the back-end's.
+    fn flipped(&mut self, id: Option<u64>) {
+        if let Some(topic) = &self.flips
+            && id == Some(self.asked)
+        {
+            let log = LogName::Topic(topic.clone());
+            self.flip = self.flip.done();
+            self.task.flips(self.flip, &log);
+            if self.flip == Flip::Left {
+                // What still came meanwhile.
+                self.cursors.remove(&log);
+            }
         }
     }
 
@@ -260,8 +347,8 @@ impl Raw {
         let due = std::mem::take(&mut session.due);
         for (alias, offset) in &due {
             if let Some((log, _)) = session.logs.get(alias) {
-                self.task.history.add(Event::Acknowledged {
-                    who: self.task.who.clone(),
+                self.task.teller.add(Event::Acknowledged {
+                    who: self.task.plan.who.clone(),
                     session: self.sessions,
                     log: log.clone(),
                     offset: *offset,

@@ -1,26 +1,25 @@
 //! What the tests of whole clusters share.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use clarion_chaos::scene::{Scene, Setting};
+use clarion_chaos::run::Options;
+use clarion_chaos::scenario::{self, Outcome};
 use clarion_chaos::summary::Summary;
-use clarion_launch::{RedisCluster, RedisGroup, RedisSentinel};
 
-/// Pushes that show that everything works.
-pub const SOME: u64 = 60;
-
-pub async fn shipped(profile: &str, seed: u64) -> Scene {
-    start(Setting::shipped(profile, seed).unwrap()).await
+/// A scenario with the slow head check off: nothing may have been found by it (I12). One that cannot
+/// be made here says so by name.
+pub async fn lives_through(name: &str, seed: u64) -> Summary {
+    run(name, Options::test(seed)).await
 }
 
-pub async fn start(setting: Setting) -> Scene {
-    Scene::start(setting).await.unwrap_or_else(|failure| panic!("{failure}"))
-}
-
-/// Everything is judged; nothing may have been found by the slow head check, which is off.
-pub async fn finish(scene: Scene) -> Summary {
-    let summary = scene.finish().await.unwrap_or_else(|failure| panic!("{failure}"));
-    assert_eq!(summary.head_check_found, 0, "I12");
-    summary
+pub async fn run(name: &str, options: Options) -> Summary {
+    let scenario = scenario::named(name).unwrap_or_else(|failure| panic!("{failure}"));
+    match scenario::run(scenario, options).await.unwrap_or_else(|failure| panic!("{failure}")) {
+        Outcome::Kept(summary) => *summary,
+        Outcome::Skipped(why) => {
+            println!("skipped: {why}");
+            Summary::default()
+        }
+    }
 }
 
 /// The same for what can fail on the way.
@@ -31,19 +30,5 @@ pub trait OrTold<T> {
 impl<T, E: std::fmt::Display> OrTold<T> for Result<T, E> {
     fn or_told(self) -> T {
         self.unwrap_or_else(|failure| panic!("{failure}"))
-    }
-}
-
-pub fn sentinel(scene: &mut Scene) -> &mut RedisSentinel {
-    match &mut scene.cluster.redis {
-        RedisGroup::Sentinel(group) => group,
-        other => panic!("{other:?}"),
-    }
-}
-
-pub fn redis_cluster(scene: &mut Scene) -> &mut RedisCluster {
-    match &mut scene.cluster.redis {
-        RedisGroup::Cluster(group) => group,
-        other => panic!("{other:?}"),
     }
 }

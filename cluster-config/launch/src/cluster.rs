@@ -3,6 +3,7 @@
 mod fill;
 mod record;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use toml::Table;
 
 use crate::error::Cause;
 use crate::follow::LogFollower;
-use crate::haproxy::HaProxy;
+use crate::haproxy::{HaProxy, ProxySpec};
 use crate::node::{Node, NodeSpec, READY_DEADLINE, address};
-use crate::profile::{Layout, NodeGroup, Profile};
-use crate::{LaunchError, Process, Redis, RedisCluster, RedisOptions, RedisSentinel, port, wait};
+use crate::profile::{Layout, NodeGroup, Profile, merge};
+use crate::{
+    LaunchError, Process, Redis, RedisCluster, RedisOptions, RedisSentinel, RedisServer, port, wait,
+};
 
 use fill::{NodeAddresses, Shared};
 use record::Record;
@@ -41,14 +44,22 @@ pub struct Up {
     pub redis: RedisOptions,
     /// Where the nodes run, in their order; those beyond the list on loopback.
     pub places: Vec<Place>,
+    /// The same for proxies.
+    pub proxy_places: Vec<Place>,
     /// Further variables of the nodes' environment.
     pub environment: Vec<(String, String)>,
+    /// The same for single nodes, by their names.
+    pub node_environment: BTreeMap<String, Vec<(String, String)>>,
+    /// Programs of single nodes, by their names.
+    pub node_programs: BTreeMap<String, PathBuf>,
+    /// Sections of the config of single nodes, by their names; they go before the profile's.
+    pub node_config: BTreeMap<String, Table>,
     /// See [`Process::own_group`].
     pub own_group: bool,
 }
 
-/// Where a node runs.
-#[derive(Debug, Clone)]
+/// Where a process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The address it listens at.
     pub ip: IpAddr,
@@ -72,7 +83,11 @@ impl Up {
             first_port: None,
             redis: RedisOptions::default(),
             places: Vec::new(),
+            proxy_places: Vec::new(),
             environment: Vec::new(),
+            node_environment: BTreeMap::new(),
+            node_programs: BTreeMap::new(),
+            node_config: BTreeMap::new(),
             own_group: false,
         }
     }
@@ -96,7 +111,7 @@ pub enum RedisGroup {
 #[derive(Debug)]
 pub struct Cluster {
     // In the order in which they are to go.
-    haproxy: Option<HaProxy>,
+    proxies: Vec<HaProxy>,
     /// The nodes, in the order of the profile; added ones last.
     pub nodes: Vec<Node>,
     /// The Redis servers.
@@ -119,13 +134,14 @@ impl Cluster {
         let names = profile.names();
         let addresses = cluster.addresses(&names)?;
         cluster.shared.seeds(&addresses);
-        cluster.shared.proxy = cluster.proxy_addresses()?;
+        cluster.shared.proxies = cluster.proxy_addresses()?;
         cluster.must_find_ports(&addresses).await?;
         cluster.start_redis().await?;
         for group in &profile.nodes {
             for name in group.names() {
                 let index = cluster.nodes.len();
-                let node = cluster.node_of(group, &name, index, addresses[index])?;
+                let place = cluster.up.places.get(index).cloned().unwrap_or_default();
+                let node = cluster.node_of(group, (index, &name), place, addresses[index])?;
                 cluster.nodes.push(node);
             }
         }
@@ -136,7 +152,7 @@ impl Cluster {
         cluster.wait_ready().await?;
         cluster.wait_joined().await?;
         cluster.must_run()?;
-        cluster.start_proxy().await?;
+        cluster.start_proxies().await?;
         cluster.record()?;
         Ok(cluster)
     }
@@ -153,7 +169,7 @@ impl Cluster {
         let up = Up { directory, ..up };
         let shared = Shared::new(&up.directory, profile)?;
         let (profile, redis) = (profile.clone(), RedisGroup::None);
-        Ok(Self { haproxy: None, nodes: Vec::new(), redis, up, profile, shared, _lock: lock })
+        Ok(Self { proxies: Vec::new(), nodes: Vec::new(), redis, up, profile, shared, _lock: lock })
     }
 
     /// That nobody listens where the nodes and the proxy are to: else they would be taken for them.
@@ -162,14 +178,17 @@ impl Cluster {
         let groups = self.profile.nodes.iter();
         let names =
             groups.flat_map(|group| group.names().into_iter().map(move |name| (group, name)));
-        for ((group, name), addresses) in names.zip(addresses) {
-            let config = self.config_of(group, &name, *addresses);
+        for (n, ((group, name), addresses)) in names.zip(addresses).enumerate() {
+            let config =
+                self.config_of(group, (n, &name), &self.up.directory.join(&name), *addresses);
             let listens = ["http", "terminals", "cluster"].into_iter();
             let listens = listens.filter_map(|section| address(&config, section, "listen"));
             all.extend(listens.map(|at| (name.clone(), at)));
         }
-        let proxy = self.shared.proxy.map(|(http, terminals)| [http, terminals]);
-        all.extend(proxy.into_iter().flatten().map(|at| ("haproxy".to_owned(), at)));
+        for (index, (http, terminals)) in self.shared.proxies.iter().enumerate() {
+            let name = self.proxy_name(index);
+            all.extend([http, terminals].map(|at| (name.clone(), *at)));
+        }
         for (name, at) in all {
             port::must_be_free(&name, at).await?;
             port::keep(at.port());
@@ -217,46 +236,83 @@ impl Cluster {
         self.up.first_port.unwrap_or(self.profile.profile.first_port)
     }
 
-    fn proxy_addresses(&self) -> Result<Option<(SocketAddr, SocketAddr)>, LaunchError> {
-        if self.profile.haproxy.is_none() {
-            return Ok(None);
-        }
-        let before = Record::read(&self.up.directory).proxy();
-        match (self.first_port(), before) {
-            (0, Some(known)) => Ok(Some(known)),
-            (0, None) => Ok(Some((port::free()?, port::free()?))),
-            (first, _) if first > 10 => {
-                let at = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-                Ok(Some((at(first - 10), at(first - 9))))
-            }
-            _ => Err(LaunchError::new("the first port must be higher than 10")),
+    fn proxy_name(&self, index: usize) -> String {
+        match &self.profile.haproxy {
+            Some(plan) if plan.count > 1 => format!("haproxy-{index}"),
+            _ => "haproxy".to_owned(),
         }
     }
 
-    fn config_of(&self, group: &NodeGroup, name: &str, addresses: NodeAddresses) -> Table {
+    fn proxy_addresses(&self) -> Result<Vec<(SocketAddr, SocketAddr)>, LaunchError> {
+        let before = Record::read(&self.up.directory);
+        let count = self.profile.haproxy.as_ref().map_or(0, |plan| plan.count);
+        let addresses = (0..count).map(|index| {
+            let ip = self.up.proxy_places.get(index).cloned().unwrap_or_default().ip;
+            match (self.first_port(), before.proxy(&self.proxy_name(index))) {
+                (0, Some(known)) => Ok(known),
+                (0, None) => Ok((port::free_at(ip)?, port::free_at(ip)?)),
+                (first, _) => {
+                    let at = |above: usize| {
+                        let port = usize::from(first).checked_sub(10 * (index + 1) - above);
+                        let port = port.filter(|port| *port > 0);
+                        let port = port.and_then(|port| u16::try_from(port).ok());
+                        let port = port.ok_or_else(|| {
+                            LaunchError::new(format!("the first port must be above {}", 10 * count))
+                        });
+                        port.map(|port| SocketAddr::new(ip, port))
+                    };
+                    Ok((at(0)?, at(1)?))
+                }
+            }
+        });
+        addresses.collect()
+    }
+
+    fn config_of(
+        &self,
+        group: &NodeGroup,
+        node: (usize, &str),
+        directory: &Path,
+        addresses: NodeAddresses,
+    ) -> Table {
         let mut config = self.profile.config(group);
-        self.shared.fill(&mut config, name, &self.up.directory.join(name), addresses);
+        if let Some(own) = self.up.node_config.get(node.1) {
+            merge(&mut config, own);
+        }
+        self.shared.fill(&mut config, node, directory, addresses);
         config
     }
 
     fn node_of(
         &self,
         group: &NodeGroup,
-        name: &str,
-        index: usize,
+        (index, name): (usize, &str),
+        place: Place,
         addresses: NodeAddresses,
     ) -> Result<Node, LaunchError> {
         let directory = self.up.directory.join(name);
-        let config = self.config_of(group, name, addresses);
-        let place = self.up.places.get(index).cloned().unwrap_or_default();
+        self.node_in(&directory, group, (index, name), place, addresses)
+    }
+
+    fn node_in(
+        &self,
+        directory: &Path,
+        group: &NodeGroup,
+        (index, name): (usize, &str),
+        place: Place,
+        addresses: NodeAddresses,
+    ) -> Result<Node, LaunchError> {
+        let config = self.config_of(group, (index, name), directory, addresses);
+        let mut environment = self.up.environment.clone();
+        environment.extend(self.up.node_environment.get(name).cloned().unwrap_or_default());
         Node::prepare(NodeSpec {
             name: name.to_owned(),
-            directory,
-            program: self.up.program.clone(),
+            directory: directory.to_owned(),
+            program: self.up.node_programs.get(name).unwrap_or(&self.up.program).clone(),
             config,
             admin_token: Arc::clone(&self.shared.admin_token),
             entry: place.entry,
-            environment: self.up.environment.clone(),
+            environment,
             own_group: self.up.own_group,
         })
     }
@@ -274,13 +330,21 @@ impl Cluster {
         std::fs::write(&done, "").map_err(LaunchError::of(done.display()))
     }
 
-    async fn start_proxy(&mut self) -> Result<(), LaunchError> {
-        let (Some(plan), Some(at)) = (&self.profile.haproxy, self.shared.proxy) else {
-            return Ok(());
-        };
-        let config = self.profile.base.join(&plan.config);
-        let (directory, own_group) = (self.up.directory.join("haproxy"), self.up.own_group);
-        self.haproxy = Some(HaProxy::start(&directory, &config, at, &self.nodes, own_group).await?);
+    async fn start_proxies(&mut self) -> Result<(), LaunchError> {
+        let Some(plan) = &self.profile.haproxy else { return Ok(()) };
+        for (index, (http, terminals)) in self.shared.proxies.clone().into_iter().enumerate() {
+            let name = self.proxy_name(index);
+            let spec = ProxySpec {
+                directory: self.up.directory.join(&name),
+                name,
+                config: self.profile.base.join(&plan.config),
+                http,
+                terminals,
+                entry: self.up.proxy_places.get(index).cloned().unwrap_or_default().entry,
+                own_group: self.up.own_group,
+            };
+            self.proxies.push(HaProxy::start(spec, &self.nodes).await?);
+        }
         Ok(())
     }
 
@@ -289,21 +353,89 @@ impl Cluster {
     /// # Errors
     /// When it is not ready in time.
     pub async fn add_node(&mut self, group: usize, name: &str) -> Result<&mut Node, LaunchError> {
+        let place = self.up.places.get(self.nodes.len()).cloned().unwrap_or_default();
+        self.add_node_at(group, name, place).await
+    }
+
+    /// The same at this place.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn add_node_at(
+        &mut self,
+        group: usize,
+        name: &str,
+        place: Place,
+    ) -> Result<&mut Node, LaunchError> {
         let group = self.profile.nodes.get(group).cloned();
         let group = group.ok_or_else(|| LaunchError::new("there is no such group"))?;
         let index = self.nodes.len();
-        let place = self.up.places.get(index).cloned().unwrap_or_default();
         // Beyond the first ones any free port will do.
         let addresses = NodeAddresses::new(place.ip, 0, index)?;
-        let mut node = self.node_of(&group, name, index, addresses)?;
+        let mut node = self.node_of(&group, (index, name), place, addresses)?;
         node.restart().await?;
         self.nodes.push(node);
         Ok(&mut self.nodes[index])
     }
 
-    /// That every node runs.
-    fn must_run(&mut self) -> Result<(), LaunchError> {
-        self.nodes.iter_mut().try_for_each(|node| node.process_mut().must_run())
+    /// Another process under the name of a node, with files and addresses of its own; it is not
+    /// started, and who asked for it looks after it.
+    ///
+    /// # Errors
+    /// When there is no such node, or the files cannot be written.
+    pub fn twin(&self, name: &str, place: Place) -> Result<Node, LaunchError> {
+        let groups = &self.profile.nodes;
+        let group = groups.iter().find(|group| group.names().iter().any(|known| known == name));
+        let known = self.nodes.iter().position(|node| node.name() == name);
+        let (Some(group), Some(index)) = (group.or(groups.first()), known) else {
+            return Err(LaunchError::new(format!("there is no node {name}")));
+        };
+        let addresses = NodeAddresses::new(place.ip, 0, index)?;
+        let directory = self.up.directory.join(format!("{name}-twin"));
+        self.node_in(&directory, group, (index, name), place, addresses)
+    }
+
+    /// Takes a node out that ended: nobody waits for it any more.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn remove_node(&mut self, name: &str) -> Result<Node, LaunchError> {
+        let found = self.nodes.iter().position(|node| node.name() == name);
+        let found = found.ok_or_else(|| LaunchError::new(format!("there is no node {name}")))?;
+        Ok(self.nodes.remove(found))
+    }
+
+    /// That every process runs, or hangs.
+    ///
+    /// # Errors
+    /// When one does not; with the end of its log.
+    pub fn must_run(&mut self) -> Result<(), LaunchError> {
+        self.processes_mut().try_for_each(Process::must_run)
+    }
+
+    /// That nothing is missing just now: every node is ready and knows all others and nobody else,
+    /// Redis is settled, proxies pass requests on.
+    ///
+    /// # Errors
+    /// When something is missing: what.
+    pub async fn whole(&self) -> Result<(), LaunchError> {
+        for node in &self.nodes {
+            node.says_ready().await.map_err(LaunchError::of(node.name()))?;
+        }
+        let nodes: Vec<&Node> = self.nodes.iter().collect();
+        if nodes.len() > 1 {
+            joined(&nodes).await?;
+        }
+        match &self.redis {
+            RedisGroup::None => {}
+            RedisGroup::Standalone(redis) => drop(redis.server.command(&["PING"]).await?),
+            RedisGroup::Sentinel(group) => group.settled().await?,
+            RedisGroup::Cluster(group) => group.settled().await?,
+        }
+        for proxy in &self.proxies {
+            proxy.passes().await?;
+        }
+        Ok(())
     }
 
     /// Waits until every node is ready. If one ends meanwhile, nothing more is waited for.
@@ -332,21 +464,14 @@ impl Cluster {
         if running.len() < 2 || self.shared.seeds.is_empty() {
             return Ok(());
         }
-        let mut names: Vec<String> = running.iter().map(|node| node.name().to_owned()).collect();
-        names.sort_unstable();
         let joined = wait::until("the nodes know each other", JOIN_DEADLINE, async || {
             // In the place of one that ended another process may answer.
             let ended = running.iter_mut().find_map(|node| node.process_mut().must_run().err());
             if let Some(ended) = ended {
                 return Ok(Err(ended));
             }
-            for node in &running {
-                let seen = reachable(node).await?;
-                if seen != names {
-                    return Err(LaunchError::new(format!("{} reaches {seen:?}", node.name())));
-                }
-            }
-            Ok(Ok(()))
+            let running: Vec<&Node> = running.iter().map(|node| &**node).collect();
+            joined(&running).await.map(Ok)
         });
         joined.await.map_err(|error| {
             let tails = running.iter().map(|node| node.process().failure("is not joined"));
@@ -363,10 +488,21 @@ impl Cluster {
         found.ok_or_else(|| LaunchError::new(format!("there is no node {name}")))
     }
 
-    /// The proxy, if there is one.
+    /// The first proxy, if there is one.
     #[must_use]
-    pub const fn haproxy(&self) -> Option<&HaProxy> {
-        self.haproxy.as_ref()
+    pub fn haproxy(&self) -> Option<&HaProxy> {
+        self.proxies.first()
+    }
+
+    /// All proxies.
+    #[must_use]
+    pub fn proxies(&self) -> &[HaProxy] {
+        &self.proxies
+    }
+
+    /// All proxies, to change them.
+    pub fn proxies_mut(&mut self) -> &mut [HaProxy] {
+        &mut self.proxies
     }
 
     /// The token of the administrator of all nodes.
@@ -394,7 +530,7 @@ impl Cluster {
         LogFollower::new(self.processes().map(|at| (at.name(), at.log(), from(at))))
     }
 
-    /// All processes: the proxy, the nodes, Redis.
+    /// All processes: proxies, nodes, Redis.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         let redis: Box<dyn Iterator<Item = &Process> + '_> = match &self.redis {
             RedisGroup::None => Box::new(std::iter::empty()),
@@ -402,17 +538,38 @@ impl Cluster {
             RedisGroup::Sentinel(group) => Box::new(group.processes()),
             RedisGroup::Cluster(cluster) => Box::new(cluster.processes()),
         };
-        let proxy = self.haproxy.iter().map(HaProxy::process);
-        proxy.chain(self.nodes.iter().map(Node::process)).chain(redis)
+        let proxies = self.proxies.iter().map(HaProxy::process);
+        proxies.chain(self.nodes.iter().map(Node::process)).chain(redis)
     }
 
-    /// Ends everything in good order: the proxy, all nodes at once, then Redis.
+    /// The same, to change them.
+    fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
+        let redis: Box<dyn Iterator<Item = &mut RedisServer> + '_> = match &mut self.redis {
+            RedisGroup::None => Box::new(std::iter::empty()),
+            RedisGroup::Standalone(redis) => Box::new(std::iter::once(&mut redis.server)),
+            RedisGroup::Sentinel(group) => {
+                let servers = group.shards.iter_mut().flat_map(|shard| &mut shard.servers);
+                Box::new(servers.chain(&mut group.sentinels))
+            }
+            RedisGroup::Cluster(cluster) => Box::new(cluster.servers.iter_mut()),
+        };
+        let nodes = self.nodes.iter_mut().map(Node::process_mut);
+        let proxies = self.proxies.iter_mut().map(HaProxy::process_mut);
+        proxies.chain(nodes).chain(redis.map(RedisServer::process_mut))
+    }
+
+    /// Ends everything in good order: the proxies, all nodes at once, then Redis.
     ///
     /// # Errors
     /// When a node did not end by itself; everything is ended all the same.
     pub async fn stop(mut self) -> Result<(), LaunchError> {
-        if let Some(proxy) = &mut self.haproxy {
-            proxy.process_mut().terminate(PROXY_STOP).await?;
+        for proxy in &mut self.proxies {
+            let process = proxy.process_mut();
+            if process.is_running() {
+                // One that hangs goes on to hear it.
+                process.signal(crate::Signal::Continue)?;
+            }
+            process.terminate(PROXY_STOP).await?;
         }
         // They say goodbye side by side.
         let mut stopping = Vec::new();
@@ -449,6 +606,19 @@ fn lock(directory: &Path, named: &Path) -> Result<File, LaunchError> {
         .because(Cause::DirectoryInUse)),
         Err(error) => Err(LaunchError::of(format!("cannot lock {}", path.display()))(error)),
     }
+}
+
+/// That each of these nodes knows all of them and nobody else.
+async fn joined(nodes: &[&Node]) -> Result<(), LaunchError> {
+    let mut names: Vec<&str> = nodes.iter().map(|node| node.name()).collect();
+    names.sort_unstable();
+    for node in nodes {
+        let seen = reachable(node).await?;
+        if seen != names {
+            return Err(LaunchError::new(format!("{} reaches {seen:?}", node.name())));
+        }
+    }
+    Ok(())
 }
 
 /// The nodes that `node` reaches, itself included, in order of their names.

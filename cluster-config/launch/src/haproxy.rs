@@ -1,12 +1,12 @@
 //! HAProxy in front of nodes.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::{LaunchError, Node, Process, wait};
+use crate::{LaunchError, Node, Process, http, wait};
 
 /// How long it may take until it listens.
 const READY_DEADLINE: Duration = Duration::from_secs(20);
@@ -20,25 +20,41 @@ pub struct HaProxy {
     terminals: SocketAddr,
 }
 
+/// What a proxy is to be like.
+#[derive(Debug, Clone)]
+pub struct ProxySpec {
+    /// Its name.
+    pub name: String,
+    /// Where its files go; is made.
+    pub directory: PathBuf,
+    /// Its config.
+    pub config: PathBuf,
+    /// Where back-ends connect.
+    pub http: SocketAddr,
+    /// Where terminals connect.
+    pub terminals: SocketAddr,
+    /// A command that runs it in its own place; mostly empty.
+    pub entry: Vec<String>,
+    /// See [`Process::own_group`].
+    pub own_group: bool,
+}
+
 impl HaProxy {
-    /// Starts it with this config before these nodes, and waits until it listens.
+    /// Starts it before these nodes, and waits until it listens.
     ///
     /// # Errors
     /// When it does not in time.
-    pub async fn start(
-        directory: &Path,
-        config: &Path,
-        (http, terminals): (SocketAddr, SocketAddr),
-        nodes: &[Node],
-        own_group: bool,
-    ) -> Result<Self, LaunchError> {
+    pub async fn start(spec: ProxySpec, nodes: &[Node]) -> Result<Self, LaunchError> {
+        let ProxySpec { name, directory, config, http, terminals, entry, own_group } = spec;
         let at = directory.display();
-        std::fs::create_dir_all(directory).map_err(LaunchError::of(format!("cannot make {at}")))?;
+        std::fs::create_dir_all(&directory)
+            .map_err(LaunchError::of(format!("cannot make {at}")))?;
         let program =
             if Path::new("/usr/sbin/haproxy").exists() { "/usr/sbin/haproxy" } else { "haproxy" };
         // `-db`: in the foreground.
-        let mut process = Process::new("haproxy", program, &directory.join("log"))
+        let mut process = Process::new(&name, program, &directory.join("log"))
             .arguments(["-db".as_ref(), "-f".as_ref(), config.as_os_str()])
+            .entered_by(entry)
             .own_group(own_group);
         process.set_environment("PROXY_HTTP", Some(&http.to_string()));
         process.set_environment("PROXY_TERMINALS", Some(&terminals.to_string()));
@@ -54,18 +70,40 @@ impl HaProxy {
             }
         }
         let mut proxy = Self { process, http, terminals };
-        proxy.process.start().map_err(|error| {
+        proxy.restart().await?;
+        Ok(proxy)
+    }
+
+    /// Starts it again after it ended, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it runs, or does not listen in time.
+    pub async fn restart(&mut self) -> Result<(), LaunchError> {
+        self.process.start().map_err(|error| {
             error.with("`haproxy` must be installed (Debian: apt install haproxy)")
         })?;
-        let listens = wait::until("haproxy listens", READY_DEADLINE, async || {
-            if proxy.process.must_run().is_err() {
+        let what = format!("{} listens", self.process.name());
+        let listens = wait::until(what, READY_DEADLINE, async || {
+            if self.process.must_run().is_err() {
                 return Ok(());
             }
-            TcpStream::connect(terminals).await.map(drop).map_err(LaunchError::of("connect"))
+            TcpStream::connect(self.terminals).await.map(drop).map_err(LaunchError::of("connect"))
         });
-        listens.await.map_err(|error| error.with(proxy.process.failure("does not listen")))?;
-        proxy.process.must_run()?;
-        Ok(proxy)
+        listens.await.map_err(|error| error.with(self.process.failure("does not listen")))?;
+        self.process.must_run()
+    }
+
+    /// That it passes a request on to a node that is ready for pushes.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn passes(&self) -> Result<(), LaunchError> {
+        let answer = http::request("GET", self.http, "/readyz?door=push", None).await?;
+        if answer.status == 200 {
+            return Ok(());
+        }
+        let (name, status) = (self.process.name(), answer.status);
+        Err(LaunchError::new(format!("{name} answers {status} {}", answer.body)))
     }
 
     /// Where back-ends connect.

@@ -13,6 +13,8 @@ use crate::{LaunchError, Signal, wait};
 
 /// How long a node may take until it is ready, its recovery included.
 pub const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// What a node does whose config names no roles.
+const ROLES: [&str; 3] = ["gateway", "push", "broker"];
 /// Besides the time that its config gives it to say goodbye.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// Secrets of the environment that would go before the node's files.
@@ -239,6 +241,19 @@ impl Node {
     #[must_use]
     pub fn terminals_url(&self) -> String {
         self.terminals.map_or_else(String::new, |at| format!("ws://{at}"))
+    }
+
+    /// What it does in the cluster.
+    #[must_use]
+    pub fn roles(&self) -> Vec<&str> {
+        let roles = value(&self.spec.config, "node", "roles").and_then(Value::as_array);
+        roles.map_or_else(|| ROLES.to_vec(), |all| all.iter().filter_map(Value::as_str).collect())
+    }
+
+    /// Whether it has this role.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles().contains(&role)
     }
 
     /// The token of its administrator.

@@ -1,4 +1,7 @@
-//! One local process: started, signalled, restarted with the same command, killed when dropped.
+//! One local process: started, signalled, restarted with the same command, killed when dropped, and
+//! when the program that started it ends, however that ends.
+
+mod starter;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -171,7 +174,7 @@ impl Process {
         }
         let mut command = self.to_command()?;
         command.stdout(output).stderr(self.log_file()?);
-        let child = command.spawn();
+        let child = starter::start(command);
         self.child = Some(child.map_err(LaunchError::of(format!("cannot start {}", self.name)))?);
         Ok(())
     }
@@ -198,12 +201,20 @@ impl Process {
         other = other.arguments(arguments);
         let mut command = other.to_command()?;
         command.stdout(self.log_file()?).stderr(self.log_file()?);
-        let status = command.status().await.map_err(LaunchError::of(&self.name))?;
+        let mut child = starter::start(command).map_err(LaunchError::of(&self.name))?;
+        let status = child.wait().await.map_err(LaunchError::of(&self.name))?;
         if status.success() { Ok(()) } else { Err(self.failure(&format!("ended with {status}"))) }
     }
 
     fn to_command(&self) -> Result<Command, LaunchError> {
-        let mut words = self.command.iter();
+        // What starts it for us would say so where nobody looks.
+        let missing = self.command.first().filter(|program| !is_there(program));
+        if let Some(program) = missing {
+            let (name, program) = (&self.name, program.display());
+            return Err(LaunchError::new(format!("cannot start {name}: there is no {program}")));
+        }
+        let bound = starter::bound();
+        let mut words = bound.iter().chain(&self.command);
         let program = words.next().ok_or_else(|| LaunchError::new("there is no program"))?;
         let mut command = Command::new(program);
         command.args(words);
@@ -362,6 +373,16 @@ impl Process {
         let tail = self.log_tail(TAIL_LINES);
         LaunchError::new(format!("{name} {what}; its log ({log}) ends:\n{tail}"))
     }
+}
+
+/// Whether there is such a program, here or where programs are looked for.
+fn is_there(program: &OsStr) -> bool {
+    let program = Path::new(program);
+    if program.components().count() > 1 {
+        return program.exists();
+    }
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&places).any(|place| place.join(program).exists())
 }
 
 fn tail(path: &Path, lines: usize) -> std::io::Result<String> {

@@ -16,7 +16,7 @@ pub struct Profile {
     /// The Redis servers.
     #[serde(default)]
     pub redis: RedisPlan,
-    /// A proxy before the nodes.
+    /// Proxies before the nodes.
     #[serde(default)]
     pub haproxy: Option<ProxyPlan>,
     /// Sections of a node config that all nodes have.
@@ -69,12 +69,19 @@ pub struct RedisPlan {
     sentinels: Option<usize>,
 }
 
-/// The proxy of a profile.
+/// The proxies of a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyPlan {
     /// Its config, relative to the profile.
     pub config: PathBuf,
+    /// How many of them; clients know all.
+    #[serde(default = "one")]
+    pub count: usize,
+}
+
+const fn one() -> usize {
+    1
 }
 
 /// Nodes that are alike.
@@ -208,7 +215,7 @@ impl Profile {
 }
 
 /// Sets every key of `sections` in `config`.
-fn merge(config: &mut Table, sections: &Table) {
+pub(crate) fn merge(config: &mut Table, sections: &Table) {
     for (section, keys) in sections {
         match (config.get_mut(section), keys) {
             (Some(Value::Table(known)), Value::Table(keys)) => {

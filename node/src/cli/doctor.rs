@@ -3,6 +3,7 @@
 
 mod checks;
 mod report;
+mod seeds;
 
 use std::path::PathBuf;
 
@@ -21,8 +22,9 @@ Examples:
 Looks at: the config and the files it names; the limit of open files; the addresses to listen on; the
 store (a directory and its disk, or every Redis server against what the store needs of it: append-only
 file, no eviction, replicas, sentinels); the clock of this machine against Redis and other nodes; whether
-seeds and other nodes are reached. A warning is worth a look, a failure keeps the node from starting or
-from keeping its promises: the exit code is then 1.";
+seeds and other nodes are reached and take this one as theirs (cookie, certificate, cluster.name, id). A
+warning is worth a look, a failure keeps the node from starting or from keeping its promises: the exit
+code is then 1.";
 
 /// `clarion doctor`.
 #[derive(Debug, Args)]
@@ -42,7 +44,9 @@ pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> 
         }
         Err(errors) => {
             for error in &errors {
-                let message = format!("{}: {}: {}", error.origin, error.key, error.reason);
+                let key =
+                    if error.key.is_empty() { String::new() } else { format!("{}: ", error.key) };
+                let message = format!("{}: {key}{}", error.origin, error.reason);
                 report.add("config", Finding::fail(message, error.mend.clone()));
             }
         }

@@ -180,7 +180,7 @@ fn print(message: &Message, output: Output) -> Result<(), Failure> {
 fn tell(event: &Event, output: Output) {
     match event {
         Event::Opened(opened) => {
-            output.note(&format!("listening on node {}", opened.node));
+            output.note(&format!("listening, connected to {}", opened.node));
             for (topic, code) in &opened.refused {
                 let name = Code::from_number(*code).map_or("unknown", Code::as_str);
                 output.note(&format!("topic {topic} was refused: {code} {name}"));

@@ -13,7 +13,7 @@ use super::node::url;
 use crate::neighbours::{Myself, Neighbours};
 
 /// The cookie, unless the node is alone.
-pub(super) fn cookie(
+pub(crate) fn cookie(
     config: &Config,
     environment: &Environment,
 ) -> Result<Option<Cookie>, StartError> {

@@ -97,6 +97,10 @@ impl Node {
             parts.spawn(async { ("terminals", served.await.map_err(|error| error.to_string())) });
             address
         });
+        if config.node.roles.contains(&clarion_config::Role::Gateway) {
+            let (system, terminals) = (system.clone(), config.terminals.clone());
+            crate::task::spawn(neighbours.clone().balance(system, terminals));
+        }
         crate::task::spawn(neighbours.judge());
         let stopped = stopped(&stop);
         parts.spawn(async move {

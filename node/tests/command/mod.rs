@@ -1,6 +1,8 @@
 //! What the tests of the command line share: the binary, a node of their own, and waiting for lines.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod up;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};

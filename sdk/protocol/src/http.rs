@@ -234,7 +234,7 @@ pub struct TopicMember {
     pub terminal: TerminalId,
 }
 
-/// The kinds of terminals (F7).
+/// The kinds of terminals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TerminalKind {

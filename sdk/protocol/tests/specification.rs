@@ -41,6 +41,11 @@ fn written(kind: &str, text: &str) -> String {
         "state" => body::<MessageState>(text),
         "claims" => body::<TokenClaims>(text),
         "gateways" => body::<Gateways>(text),
+        "cluster" => body::<ClusterStatus>(text),
+        "where" => body::<Where>(text),
+        "drain" => body::<DrainStarted>(text),
+        // Free in form; the node's tests compare it with what a node says.
+        "readiness" => text.to_owned(),
         "problem" => body::<Problem>(text),
         _ => panic!("nobody reads {kind}"),
     }

@@ -82,7 +82,8 @@ impl Assembly {
         if settled && !former.settled && !self.alone && members.len() == 1 {
             tracing::warn!(
                 "no seed has answered: this node acts as the first of the cluster. If there are \
-                 others, compare cookie and cluster.name, and let UDP and TCP through to cluster.listen"
+                 others, compare cookie, cluster.name and clocks, and let UDP and TCP through to \
+                     cluster.listen"
             );
         }
         let placement_version = self.members.placement_version();
@@ -133,9 +134,9 @@ impl Assembly {
             return;
         }
         self.conflict_said_ms = Some(now_ms);
-        for Conflict { id, kept, other } in conflicts {
-            tracing::error!(%id, %kept, %other, "two nodes run under one id; the one at `kept` \
-                counts: give the other an id of its own (node.id) and restart it");
+        for conflict in conflicts {
+            let id = &conflict.id;
+            tracing::error!(%id, "{}", conflict.told(*self.me == **id));
         }
     }
 }
@@ -211,8 +212,9 @@ pub(super) fn say_changes(former: &View, view: &View) {
                     standing = why, "member restarted");
             }
             Some(before) if before.standing.why != one.standing.why => {
-                tracing::info!(id = %one.id, boot = %one.boot, standing = why,
-                    "member stands otherwise");
+                let now =
+                    if one.standing.owns { "member may own logs" } else { "member owns nothing" };
+                tracing::info!(id = %one.id, boot = %one.boot, standing = why, "{now}");
             }
             Some(_) => {}
         }

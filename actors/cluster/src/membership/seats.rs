@@ -64,6 +64,32 @@ pub struct Conflict {
     pub kept: SocketAddr,
     /// Where the other is.
     pub other: SocketAddr,
+    /// Which of the two began later, by its own clock: the one to rename. Every node says the same,
+    /// also the two, each of which counts for itself.
+    pub second: SocketAddr,
+}
+
+impl Conflict {
+    /// In words, to others or to one of the two (`ours`). Both are told by their addresses, and the
+    /// one that came second to take another name.
+    pub(super) fn told(&self, ours: bool) -> String {
+        let Self { id, kept, other, second } = self;
+        let first = if second == kept { other } else { kept };
+        let mend = "needs an id of its own: set node.id there and restart it";
+        match (ours, kept == second) {
+            (true, true) => format!(
+                "this node ({second}) came second: {first} runs as `{id}` already. This node \
+                 {mend}"
+            ),
+            (true, false) => format!(
+                "another node, {second}, was started as `{id}`, which this node ({first}) has \
+                 been before. {second} {mend}"
+            ),
+            (false, _) => format!(
+                "two nodes run as `{id}`: {first} came first, {second} second. {second} {mend}"
+            ),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -96,7 +122,9 @@ struct Pulse {
 struct Contender {
     boot: BootId,
     heard: usize,
+    /// Of the newest incarnation, and of the oldest: gossip may have begun anew.
     generation: u64,
+    began: u64,
     addr: SocketAddr,
     live: bool,
     left: bool,
@@ -191,6 +219,7 @@ impl Seats {
             boot: one.boot,
             heard: at,
             generation: one.generation,
+            began: one.generation,
             addr: one.addr,
             live: one.live,
             left: one.left,
@@ -208,6 +237,7 @@ impl Seats {
             (one, other) => one.or(other),
         };
         same.moved_ms = same.moved_ms.max(moved_ms);
+        same.began = same.began.min(one.generation);
         if one.generation > same.generation {
             (same.heard, same.generation, same.addr) = (at, one.generation, one.addr);
         }
@@ -279,7 +309,8 @@ impl Seats {
         }
         if challenger.first_moved_ms.is_some_and(|first| holder.moved_ms >= first + CONFLICT_MS) {
             let (kept, other) = (holder.addr, challenger.addr);
-            conflicts.push(Conflict { id: Arc::clone(id), kept, other });
+            let second = if holder.began > challenger.began { kept } else { other };
+            conflicts.push(Conflict { id: Arc::clone(id), kept, other, second });
         }
         self.seated(id, holder, true)
     }

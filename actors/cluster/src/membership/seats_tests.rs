@@ -108,8 +108,15 @@ fn two_nodes_under_one_name_are_told_and_the_first_stays() {
     assert!(table.pass(2_000, &[first, second]).conflicts.is_empty());
     let seating = table.pass(2_000, &[first, second]);
     assert_eq!(seating.seated["n"].boot, BootId(1));
-    let conflict = Conflict { id: "n".into(), kept: A.parse().unwrap(), other: B.parse().unwrap() };
-    assert_eq!(seating.conflicts, [conflict]);
+    let (kept, other) = (A.parse().unwrap(), B.parse().unwrap());
+    let conflict = Conflict { id: "n".into(), kept, other, second: other };
+    assert_eq!(seating.conflicts, std::slice::from_ref(&conflict));
+    let told = conflict.told(false);
+    assert!(told.contains(&format!("{A} came first, {B} second")), "{told}");
+    assert!(conflict.told(true).contains(&format!("{B} needs an id of its own")), "to the first");
+    let at_second = Conflict { kept: other, other: kept, ..conflict };
+    let told = at_second.told(true);
+    assert!(told.contains(&format!("this node ({B}) came second")), "{told}");
     table.link(2, LinkState::Up);
     assert_eq!(table.holder(100, &[first, second]), (2, true), "only the other has a link");
     table.link(1, LinkState::Up);

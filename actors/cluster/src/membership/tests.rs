@@ -293,11 +293,14 @@ async fn two_nodes_under_one_name_are_told() {
     let second = plan("twin").seed(&a).start().await;
     let conflict = |view: &View| !view.conflicts.is_empty();
     let view = a.sees("the conflict", conflict).await;
-    let expected = Conflict { id: "twin".into(), kept: first.addr, other: second.addr };
+    let (kept, other) = (first.addr, second.addr);
+    let expected = Conflict { id: "twin".into(), kept, other, second: other };
     assert_eq!(view.conflicts, [expected]);
     assert_eq!(view.member("twin").unwrap().boot, first.boot);
     first.sees("the conflict", conflict).await;
-    second.sees("the conflict", conflict).await;
+    let view = second.sees("the conflict", conflict).await;
+    assert_eq!(view.conflicts[0].kept, second.addr, "each counts for itself");
+    assert_eq!(view.conflicts[0].second, second.addr, "and both know who came second");
     drop(first);
     let boot = second.boot;
     a.sees("the second", |view| view.member("twin").is_some_and(|one| one.boot == boot)).await;
@@ -319,6 +322,21 @@ async fn a_refused_link_is_a_death_at_once() {
     a.membership.link("b", boot, LinkState::Down);
     a.membership.link("b", boot, LinkState::Refused);
     a.sees_members(&["a"]).await;
+}
+
+/// As with a wrong certificate: the cookie opens gossip to it, and nothing opens a link.
+#[tokio::test]
+async fn one_to_whom_no_link_ever_comes_up_owns_nothing_in_the_eyes_of_all() {
+    let [a, b, stranger] = three().await;
+    a.membership.link("b", b.boot, LinkState::Up);
+    b.membership.link("a", a.boot, LinkState::Up);
+    let out = |view: &View| {
+        view.member("c").is_some_and(|member| member.standing.why == Why::NeverLinked)
+    };
+    for node in [&a, &b, &stranger] {
+        let view = node.sees("c own nothing", out).await;
+        assert_eq!(owners_of(&view, "default"), ["a", "b"]);
+    }
 }
 
 #[tokio::test]

@@ -50,11 +50,16 @@ impl DialError {
         }
     }
 
+    /// Whether the other end wanted no link, only to know who is here.
+    pub(super) const fn is_answered(&self) -> bool {
+        matches!(self, Self::Handshake(HandshakeError::Asked))
+    }
+
     /// Whether it is of the kind that passes by itself, while views of the cluster settle.
     pub(super) fn is_usual(&self) -> bool {
         match self {
             Self::Connect(_) | Self::TimedOut => true,
-            Self::Handshake(HandshakeError::Io(_)) => true,
+            Self::Handshake(HandshakeError::Io(_) | HandshakeError::Asked) => true,
             Self::Handshake(HandshakeError::Refused { refusal, .. }) => {
                 matches!(refusal, Refusal::NotWanted | Refusal::OtherBoot)
             }

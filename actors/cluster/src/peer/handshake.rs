@@ -13,6 +13,9 @@
 //! sent back as the other. The cookie itself is never sent. What does not depend on the cookie
 //! (version, cluster, other boot) is refused with its reason at step 2; whom a node wants is told
 //! only to those who have proved the cookie.
+//!
+//! Who wants nobody (no id, boot 0) only **asks** who is there: the same steps, and no link after
+//! them. That is how an operator's check tells a wrong cookie from a wrong address.
 
 use std::sync::Arc;
 
@@ -76,6 +79,9 @@ pub(super) enum HandshakeError {
     Io(#[from] std::io::Error),
     #[error("does not speak this protocol")]
     Protocol,
+    /// The peer only asked who is here, and was told.
+    #[error("asked who is here")]
+    Asked,
     /// This end refused, or the other one did (`told`).
     #[error("refused{}: {refusal}{}", if *told { " by the peer" } else { "" }, DetailText(.detail))]
     Refused { refusal: Refusal, told: bool, detail: String },
@@ -125,11 +131,15 @@ struct Hello {
     boot: u64,
     nonce: [u8; NONCE_BYTES],
     clock_us: u64,
-    /// Dialler: whom it wants. Acceptor: empty and 0.
+    /// Dialler: whom it wants. Acceptor, and who only asks: empty and 0.
     wants: (String, u64),
 }
 
 impl Hello {
+    fn only_asks(&self) -> bool {
+        self.wants.0.is_empty() && self.wants.1 == 0
+    }
+
     fn of(local: &Local<'_>, wants: (&str, BootId)) -> Self {
         Self {
             wire: local.wire,
@@ -286,15 +296,32 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     local: &Local<'_>,
     want: (&str, BootId),
 ) -> Result<Agreed, HandshakeError> {
-    let mine = write_part(stream, HELLO, &Hello::of(local, want).encode()).await?;
+    dial_any(stream, local, Some(want)).await
+}
+
+/// Asks who is there; nothing follows.
+pub(super) async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    local: &Local<'_>,
+) -> Result<Agreed, HandshakeError> {
+    dial_any(stream, local, None).await
+}
+
+async fn dial_any<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    local: &Local<'_>,
+    want: Option<(&str, BootId)>,
+) -> Result<Agreed, HandshakeError> {
+    let hello = Hello::of(local, want.unwrap_or(("", BootId(0))));
+    let mine = write_part(stream, HELLO, &hello.encode()).await?;
     let (theirs, head) = read_part(stream, HELLO).await?;
     let here_us = (local.clock_us)();
     let peer = Hello::decode(&theirs[head..]).ok_or(HandshakeError::Protocol)?;
     let wrong = |refusal| HandshakeError::Refused { refusal, told: false, detail: String::new() };
-    if peer.id != want.0 {
+    if want.is_some_and(|(id, _)| peer.id != id) {
         return Err(wrong(Refusal::OtherNode));
     }
-    if peer.boot != want.1.0 {
+    if want.is_some_and(|(_, boot)| peer.boot != boot.0) {
         return Err(wrong(Refusal::OtherBoot));
     }
     let wire = common_wire(local.wire, peer.wire).ok_or_else(|| wrong(Refusal::Wire))?;
@@ -322,10 +349,11 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     if peer.cluster != local.cluster {
         return Err(refuse(stream, Refusal::Cluster, String::new()).await);
     }
-    if peer.wants.0 != *local.identity.id {
+    let only_asks = peer.only_asks();
+    if !only_asks && peer.wants.0 != *local.identity.id {
         return Err(refuse(stream, Refusal::OtherNode, String::new()).await);
     }
-    if peer.wants.1 != local.identity.boot.0 {
+    if !only_asks && peer.wants.1 != local.identity.boot.0 {
         return Err(refuse(stream, Refusal::OtherBoot, String::new()).await);
     }
     let Some(wire) = common_wire(local.wire, peer.wire) else {
@@ -343,10 +371,13 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     if !certified(&peer.id) {
         return Err(refuse(stream, Refusal::Certificate, String::new()).await);
     }
-    if !wanted(&peer.id, BootId(peer.boot)) {
+    if !only_asks && !wanted(&peer.id, BootId(peer.boot)) {
         return Err(refuse(stream, Refusal::NotWanted, String::new()).await);
     }
     write_part(stream, PROOF, &proof(&key, b"acceptor", parts)).await?;
+    if only_asks {
+        return Err(HandshakeError::Asked);
+    }
     Ok(agreed(&key, parts, peer, wire, here_us))
 }
 

@@ -3,6 +3,7 @@
 //! nothing hold up nobody.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ractor::ActorRef;
@@ -51,7 +52,7 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     tracing::debug!(%from, "accepted");
-                    oldest.push_back(running.spawn(take(Arc::clone(shared), stream)));
+                    oldest.push_back(running.spawn(take(Arc::clone(shared), stream, from)));
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: accepting again at once would only burn.
@@ -72,7 +73,7 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
     }
 }
 
-async fn take(shared: Arc<Shared>, stream: TcpStream) {
+async fn take(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr) {
     let talk = Box::pin(answer(&shared, stream));
     let result = timeout(shared.handshake_timeout(), talk).await;
     match result.unwrap_or(Err(DialError::TimedOut)) {
@@ -84,12 +85,13 @@ async fn take(shared: Arc<Shared>, stream: TcpStream) {
                 tracing::debug!("the link of an accepted peer has stopped");
             }
         }
+        Err(error) if error.is_answered() => tracing::debug!(%from, %error, "answered"),
         Err(error) => {
             metrics::counter!("clarion_peer_handshakes_failed_total").increment(1);
             if error.is_usual() {
-                tracing::debug!(%error, "no link with a client");
+                tracing::debug!(%from, %error, "no link with a client");
             } else {
-                tracing::warn!(%error, "no link with a client");
+                tracing::warn!(%from, %error, "no link with a client");
             }
         }
     }

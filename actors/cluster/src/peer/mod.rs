@@ -6,11 +6,12 @@
 //! ports of the other node. Read in the order of a link's life: `listener` and `dial` (sockets),
 //! `tls` and `handshake` (who is there), `link` (one per peer: dials, watches, begins again), `server`
 //! (ractor's side), `port` (where frames arrive), `session` with `outbox`, `inlet` and `frame`. `hub`
-//! is the root that restarts them.
+//! is the root that restarts them. `ask` only looks who is there, for an operator's check.
 //!
 //! Nothing here is durable and nothing is sent twice: what a link that ends had on its way is lost,
 //! and `down` says so.
 
+mod ask;
 mod dial;
 mod frame;
 mod handshake;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorRef};
 
+pub use ask::{AskError, Asked, Asker};
 pub use session::{Held, Peer};
 pub use types::{
     LANE_MESSAGES_MAX, Lane, LaneStatus, MESSAGE_BYTES_MAX, MESSAGE_COST_BYTES, PeerEvents,

@@ -6,10 +6,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::verify_server_name;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -82,6 +86,31 @@ impl Tls {
         })
     }
 
+    /// For one that does not know yet whom it reaches: the peer's certificate has to be signed by
+    /// the authority and valid now; whom it is for is asked of it later ([`Tls::names`]).
+    pub(super) fn load_to_ask(
+        files: &PeerTls,
+        id: &str,
+        cluster: &str,
+    ) -> Result<Self, PeersError> {
+        let this = Self::load(files, id, cluster)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let bad = |error: &dyn std::fmt::Display| PeersError::Tls(error.to_string());
+        let authority = WebPkiServerVerifier::builder_with_provider(
+            Arc::new(roots(&files.ca_file)?),
+            Arc::clone(&provider),
+        );
+        let authority = authority.build().map_err(|error| bad(&error))?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(&error))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyNode(authority)))
+            .with_client_auth_cert(certificates(&files.cert_file)?, key(&files.key_file)?)
+            .map_err(|error| bad(&error))?;
+        Ok(Self { connector: Arc::new(client).into(), ..this })
+    }
+
     /// TLS as the dialler of node `id`.
     pub(super) async fn connect(
         &self,
@@ -120,6 +149,53 @@ impl Tls {
             }
         };
         exported.map_err(std::io::Error::other)
+    }
+}
+
+/// Lets in whom the authority has signed, whatever its name: see [`Tls::load_to_ask`].
+#[derive(Debug)]
+struct AnyNode(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyNode {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let judged =
+            self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match judged {
+            // The name is judged last: everything else is right.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            judged => judged,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 

@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use clarion_cluster::Cookie;
+use clarion_cluster::peer::{AskError, Asked, Asker, PeerTls};
 use serde_json::{Value, json};
 
 use crate::support::{Node, config, linked, with};
@@ -163,4 +166,95 @@ fn a_dialler_refuses_a_wrong_certificate_too() {
     let said = a.failures(2);
     assert!(said.contains("certificate"), "{said}");
     assert!(!a.has("up") && !b.has("up"));
+}
+
+/// What one who asks as node `a` with these settings is told by whoever is at `addr`.
+async fn asked(settings: &Value, addr: std::net::SocketAddr) -> Result<Asked, AskError> {
+    let text = |field: &str| settings[field].as_str().unwrap().to_owned();
+    let tls = settings.get("tls").map(|files| {
+        let file = |name: &str| PathBuf::from(files[name].as_str().unwrap());
+        PeerTls { cert_file: file("cert"), key_file: file("key"), ca_file: file("ca") }
+    });
+    let wire = (0, settings["wire_max"].as_u64().map_or(u16::MAX, |max| max.try_into().unwrap()));
+    let cookie = Cookie::new(&text("cookie")).unwrap();
+    let asker = Asker::new("a", &text("cluster"), wire, cookie, tls.as_ref()).unwrap();
+    asker.ask(addr, Duration::from_secs(2)).await
+}
+
+#[tokio::test]
+async fn who_only_asks_is_told_who_is_there_or_what_stands_in_the_way() {
+    let mut b = Node::start(&with(config("b"), json!({"wire_min": 2, "wire_max": 3})));
+    let there = asked(&config("a"), b.addr).await.unwrap();
+    assert_eq!((&*there.id, there.boot.to_string(), there.wire), ("b", b.boot.clone(), 3));
+    let otherwise = |change: Value| with(config("a"), change);
+    let told = asked(&otherwise(json!({"cookie": "the cookie of another"})), b.addr).await;
+    assert!(matches!(told, Err(AskError::Cookie)), "{told:?}");
+    let told = asked(&otherwise(json!({"cluster": "other"})), b.addr).await;
+    assert!(matches!(told, Err(AskError::Cluster)), "{told:?}");
+    let told = asked(&otherwise(json!({"wire_max": 1})), b.addr).await;
+    assert!(matches!(told, Err(AskError::Wire)), "{told:?}");
+
+    // It has noticed nothing: no link, and it takes one.
+    assert_eq!(b.status("a")["peers"], 0);
+    let mut a = Node::start(&otherwise(json!({"wire_max": 2})));
+    b.want(&[a.target()]);
+    a.want(&[b.target()]);
+    a.up("b");
+    b.up("a");
+}
+
+#[tokio::test]
+async fn what_is_no_node_is_told_from_nobody_and_from_silence() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let told = asked(&config("a"), addr).await;
+    assert!(matches!(told, Err(AskError::Silent)), "{told:?}");
+    std::thread::spawn(move || {
+        // The one that was left above, then one that is answered.
+        for stream in listener.incoming().take(2) {
+            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let told = asked(&config("a"), addr).await;
+    assert!(matches!(told, Err(AskError::Foreign { tls: false })), "{told:?}");
+    // Bound and never listened on: nobody else gets the port, and connections are refused.
+    let taken = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    taken.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let told = asked(&config("a"), taken.local_addr().unwrap().as_socket().unwrap()).await;
+    assert!(matches!(told, Err(AskError::Connect(_))), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_only_asks_is_told_whose_certificate_is_wrong() {
+    let authority = Authority::new();
+    let right = |id: &str| with(config(id), authority.sign(&format!("{id}.test.peer")));
+    let (a, b) = (right("a"), Node::start(&right("b")));
+    assert_eq!(&*asked(&a, b.addr).await.unwrap().id, "b");
+    let told = |settings: Value, addr| async move {
+        match asked(&settings, addr).await {
+            Err(AskError::Certificate(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let other_name = with(config("a"), authority.sign("d.test.peer"));
+    let why = told(other_name, b.addr).await;
+    assert_eq!(why, "this node's certificate is not for a.test.peer");
+    let stranger = Authority::new();
+    stranger.sign("a.test.peer");
+    let foreign = stranger.files("a.test.peer", &authority.file("ca.pem"));
+    let why = told(with(config("a"), foreign), b.addr).await;
+    assert!(why.starts_with("this node's certificate is not taken there"), "{why}");
+    let distrusts = with(config("a"), stranger.files("a.test.peer", &stranger.file("ca.pem")));
+    let why = told(distrusts, b.addr).await;
+    assert!(why.starts_with("its certificate is not taken here"), "{why}");
+    let misnamed = Node::start(&with(config("b"), authority.sign("e.test.peer")));
+    let why = told(a.clone(), misnamed.addr).await;
+    assert_eq!(why, "its certificate is not for b.test.peer");
+
+    // One end with TLS, the other without.
+    let plain = Node::start(&config("c"));
+    let one_sided = asked(&a, plain.addr).await;
+    assert!(matches!(one_sided, Err(AskError::Foreign { tls: true })), "{one_sided:?}");
+    let one_sided = asked(&config("a"), b.addr).await;
+    assert!(matches!(one_sided, Err(AskError::Foreign { tls: false })), "{one_sided:?}");
 }

@@ -21,7 +21,7 @@ pub struct AccessPoint {
 
 /// How bad a place is; only those of the best class there is are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
+pub(super) enum Class {
     Good,
     /// Overloaded or full: its links still work.
     Busy,
@@ -30,7 +30,7 @@ enum Class {
 }
 
 impl AccessPoint {
-    fn class(&self) -> Class {
+    pub(super) fn class(&self) -> Class {
         if self.draining {
             Class::Draining
         } else if self.sick {
@@ -68,9 +68,12 @@ impl AccessPoint {
 pub fn rank(access_points: &[AccessPoint], random: u64) -> Vec<usize> {
     let Some(best) = access_points.iter().map(AccessPoint::class).min() else { return Vec::new() };
     let candidates = access_points.iter().enumerate().filter(|(_, one)| one.class() == best);
-    let mut left: Vec<_> = candidates.map(|(index, one)| (index, one.attraction())).collect();
+    by_lot(candidates.map(|(index, one)| (index, one.attraction())).collect(), random)
+}
+
+/// Draws one after the other, each in proportion to its attraction, which is not 0, among those left.
+pub(super) fn by_lot(mut left: Vec<(usize, u64)>, mut random: u64) -> Vec<usize> {
     let mut ranked = Vec::with_capacity(left.len());
-    let mut random = random;
     while !left.is_empty() {
         random = mix(random);
         let total: u64 = left.iter().map(|(_, attraction)| attraction).sum();

@@ -1,12 +1,15 @@
 //! What one node remembers of one name: whether it was there, how often it came back.
 
-use super::Seen;
+use super::{Link, Seen};
 use crate::identity::BootId;
 
 /// The quarantine doubles this often at most: 16 times the first.
 const DOUBLINGS_MAX: u32 = 4;
 /// Flaps are forgotten after so long without one.
 const STABLE_MS: u64 = 600_000;
+/// How long after it was first seen a link to a member may be missing: far longer than dialling it
+/// takes, also while a whole cluster starts.
+pub(super) const UNLINKED_MS: u64 = 10_000;
 
 /// What a member says of another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(super) enum Vote {
     Cleared,
     /// It was there at first sight, and may have come back just before.
     Abstain,
+    /// There was never a link to this run of it, for too long.
+    NeverLinked,
 }
 
 impl Vote {
@@ -25,7 +30,7 @@ impl Vote {
         match self {
             Self::Quarantine => 1,
             Self::Cleared => -1,
-            Self::Abstain => 0,
+            Self::Abstain | Self::NeverLinked => 0,
         }
     }
 }
@@ -45,6 +50,10 @@ pub(super) struct History {
     until_ms: u64,
     /// Whether it was well for long enough since it was first seen.
     known: bool,
+    /// When this run of it was first seen.
+    run_since_ms: u64,
+    /// Whether there was a link to this run of it.
+    linked: bool,
 }
 
 impl History {
@@ -60,6 +69,8 @@ impl History {
             quarantine_ms,
             until_ms: 0,
             known: false,
+            run_since_ms: now_ms,
+            linked: one.linked == Link::Up,
         }
     }
 
@@ -77,6 +88,10 @@ impl History {
             self.since_ms = now_ms;
             self.was_out = false;
         }
+        if self.boot != one.boot {
+            (self.run_since_ms, self.linked) = (now_ms, false);
+        }
+        self.linked |= one.linked == Link::Up;
         self.boot = one.boot;
         self.up = true;
         self.drained = one.draining;
@@ -142,6 +157,8 @@ impl History {
     pub(super) fn vote(&self, now_ms: u64) -> Vote {
         if self.until_ms > now_ms {
             Vote::Quarantine
+        } else if now_ms >= self.unlinked_at_ms() {
+            Vote::NeverLinked
         } else if self.known {
             Vote::Cleared
         } else {
@@ -149,11 +166,17 @@ impl History {
         }
     }
 
+    /// From when on this run of it counts as never linked.
+    const fn unlinked_at_ms(&self) -> u64 {
+        if self.linked { u64::MAX } else { self.run_since_ms.saturating_add(UNLINKED_MS) }
+    }
+
     /// When the vote changes by itself.
     pub(super) fn next_ms(&self, now_ms: u64) -> Option<u64> {
         let known_ms = self.since_ms.saturating_add(self.quarantine_ms);
         let known_ms = (!self.known).then_some(known_ms);
-        let changes = [Some(self.until_ms), known_ms].into_iter().flatten();
+        let unlinked_ms = (!self.linked).then(|| self.unlinked_at_ms());
+        let changes = [Some(self.until_ms), known_ms, unlinked_ms].into_iter().flatten();
         changes.filter(|change_ms| self.up && *change_ms > now_ms).min()
     }
 }

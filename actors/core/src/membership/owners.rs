@@ -1,9 +1,18 @@
-//! Who owns slots, given who is in quarantine: the rules in the head of [`super`].
+//! Who owns slots, given who is in quarantine and who was never linked: the rules in the head of [`super`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Role, Seen, Why};
+
+/// The living whom their peers hold off.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// More of their peers hold them in quarantine than do not.
+    pub(super) in_quarantine: Vec<Arc<str>>,
+    /// More than half of their peers never had a link to them.
+    pub(super) never_linked: Vec<Arc<str>>,
+}
 
 /// Owners, and the verdict on every member.
 #[derive(Debug, Default)]
@@ -14,10 +23,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    pub(super) fn among<'a>(
-        seen: impl Iterator<Item = &'a Seen>,
-        in_quarantine: &[Arc<str>],
-    ) -> Self {
+    pub(super) fn among<'a>(seen: impl Iterator<Item = &'a Seen>, held: &Held) -> Self {
         let living: Vec<_> = seen.filter(|one| one.lives()).collect();
         let mut owners = Self::default();
         let Some(version) = living.iter().map(|one| one.placement_version).min() else {
@@ -35,12 +41,12 @@ impl Owners {
             }
         }
         for (group, brokers) in groups {
-            owners.judge(group, &brokers, in_quarantine);
+            owners.judge(group, &brokers, held);
         }
         owners
     }
 
-    fn judge(&mut self, group: &Arc<str>, brokers: &[&Seen], in_quarantine: &[Arc<str>]) {
+    fn judge(&mut self, group: &Arc<str>, brokers: &[&Seen], held: &Held) {
         let staying: Vec<_> = brokers.iter().filter(|one| !one.draining).collect();
         let sick = staying.iter().filter(|one| one.sick).count();
         let most_are_sick = 2 * sick > staying.len();
@@ -49,7 +55,9 @@ impl Owners {
                 Why::Draining
             } else if one.sick && !most_are_sick {
                 Why::Sick
-            } else if in_quarantine.contains(&one.id) {
+            } else if held.never_linked.contains(&one.id) {
+                Why::NeverLinked
+            } else if held.in_quarantine.contains(&one.id) {
                 Why::Quarantined
             } else if one.sick {
                 Why::SickLikeMost
@@ -58,7 +66,7 @@ impl Owners {
             }
         };
         let mut verdicts: Vec<_> = brokers.iter().map(|one| (&one.id, why(one))).collect();
-        for last_resort in [Why::Quarantined, Why::Draining] {
+        for last_resort in [Why::NeverLinked, Why::Quarantined, Why::Draining] {
             if verdicts.iter().any(|(_, why)| why.owns()) {
                 break;
             }

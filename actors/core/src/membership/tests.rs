@@ -169,6 +169,48 @@ fn a_refused_link_is_death_at_once_and_a_broken_one_is_not() {
     assert!(members.standings()["b"].reachable);
 }
 
+fn unlinked(one: Seen) -> Seen {
+    Seen { linked: Link::Down, ..one }
+}
+
+#[test]
+fn one_that_most_of_its_peers_never_had_a_link_to_owns_nothing() {
+    let told: Verdict = "+0000000000000061?0000000000000062".parse().unwrap();
+    let c = || Seen { verdict: told.clone(), ..seen("c") };
+    let mut members = Members::new(Arc::from("a"), QUARANTINE_MS);
+    let all = || vec![seen("a"), unlinked(seen("b")), seen("c")];
+    assert_eq!(why(&mut members, 0, all()), Why::Fit, "links take a moment");
+    assert_eq!(why(&mut members, 9_999, all()), Why::Fit);
+    assert_eq!(members.next_ms(), Some(10_000));
+    assert_eq!(why(&mut members, 10_000, all()), Why::Fit, "others may reach it");
+    let held = members.verdict(10_000).to_string();
+    assert_eq!(held, "?0000000000000062+0000000000000063");
+    let all = |b| vec![seen("a"), b, c()];
+    assert_eq!(why(&mut members, 11_000, all(unlinked(seen("b")))), Why::NeverLinked);
+    assert_eq!(owners(&members), ["a", "c"]);
+    // One link that comes up is enough, as long as others are not most; one that ends later changes
+    // nothing.
+    assert_eq!(why(&mut members, 12_000, all(seen("b"))), Why::Fit);
+    assert_eq!(why(&mut members, 60_000, all(unlinked(seen("b")))), Why::Fit);
+    // Another run of it is another matter.
+    let other: Verdict = "?0000000000000009".parse().unwrap();
+    let b = || unlinked(boot(seen("b"), 9));
+    let all = || vec![seen("a"), b(), Seen { verdict: other.clone(), ..seen("c") }];
+    assert_eq!(why(&mut members, 61_000, all()), Why::Quarantined);
+    assert_eq!(why(&mut members, 71_000, all()), Why::NeverLinked);
+}
+
+#[test]
+fn links_that_most_miss_are_nobodys_fault() {
+    let mut members = Members::new(Arc::from("a"), QUARANTINE_MS);
+    let all = || vec![seen("a"), unlinked(seen("b"))];
+    members.observe(0, all());
+    let told: Verdict = "?0000000000000061".parse().unwrap();
+    let all = vec![seen("a"), Seen { verdict: told, ..unlinked(seen("b")) }];
+    assert_eq!(why(&mut members, 20_000, all), Why::LastResort);
+    assert_eq!(owners(&members), ["a", "b"]);
+}
+
 #[test]
 fn the_sick_own_nothing_and_are_quarantined_when_they_get_well() {
     let mut members = settled();
@@ -324,8 +366,14 @@ fn a_verdict_is_bounded_and_tells_quarantines_first() {
     assert_eq!(text.matches('-').count(), 75);
     assert_eq!(text.parse(), Ok(verdict));
     let long = format!("{text}+0000000000000000");
-    for text in [long.as_str(), "+", "*0000000000000000", "+00000000000000g0", "+ü00000000000000"]
-    {
+    for text in [
+        long.as_str(),
+        "+",
+        "*0000000000000000",
+        "??000000000000000",
+        "+00000000000000g0",
+        "+ü00000000000000",
+    ] {
         assert_eq!(text.parse::<Verdict>(), Err(NoVerdict), "{text}");
     }
     assert_eq!("".parse(), Ok(Verdict::default()));

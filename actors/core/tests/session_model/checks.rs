@@ -213,7 +213,7 @@ impl World {
                 let message = &entry.message.0;
                 let done = self.handled.contains(message) || self.undeliverable.contains(message);
                 let fine = done || *offset <= log.told || log.is_passable(*offset, self.now_ms);
-                assert!(fine, "N1, I5: {:?} {offset} never arrived", log.key);
+                assert!(fine, "I5: {:?} {offset} never arrived", log.key);
             }
         }
     }

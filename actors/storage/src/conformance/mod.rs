@@ -35,6 +35,11 @@ pub trait Harness: Send {
     fn advance_ms(&self, by_ms: u64);
     /// Closes the store and opens it again. False if nothing of it would be left.
     fn reopen(&mut self) -> impl Future<Output = bool> + Send;
+    /// From now on one in so many steps between a cursor and what it counts has an unknown outcome; 0:
+    /// none. False if there are no such steps: both are one.
+    fn break_one_in(&self, _steps: u32) -> bool {
+        false
+    }
     /// Whether the server removes records of requests at their time by itself, so that upkeep does
     /// not see them.
     fn records_expire_by_themselves(&self) -> bool {
@@ -92,6 +97,8 @@ macro_rules! conformance_tests {
             i13_counts_of_wide_logs
             i13_gaps_are_counted_from_where_they_begin
             i13_conservation_under_a_random_workload
+            i13_what_broke_between_a_cursor_and_its_count_is_counted_once
+            i13_conservation_where_steps_break
             terminals_go_after_their_retention
             what_was_answered_survives_a_restart
             a_closed_store_says_so

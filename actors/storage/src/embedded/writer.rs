@@ -297,6 +297,7 @@ impl Writer {
         }
         ticks.measured = Some(Instant::now());
         ticks.bytes = 0;
+        metrics::gauge!("clarion_store_unwritten_bytes").set(self.db.write_buffer_size() as f64);
         match (self.probe)(&self.path) {
             Ok(free_bytes) => {
                 self.health.free_bytes.store(free_bytes, Ordering::Relaxed);

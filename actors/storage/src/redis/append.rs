@@ -8,6 +8,7 @@ use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{MessageId, Offset, ProductId};
 use futures_util::future::{join, join_all};
 
+use super::breaks::Step;
 use super::reply::{Args, Parts};
 use super::schema::{Index, kind_letter, log_tag, message_tag};
 use super::{KEPT_MS, RedisStore, codec, scripts};
@@ -121,8 +122,9 @@ impl RedisStore {
         }
     }
 
-    /// Notes where a message may be found. What is lost here is missing in [`crate::Store::message`]
-    /// only.
+    /// Notes where a message may be found, durably. A note that could not be written waits for upkeep:
+    /// until then, and for good if this process ends before, [`crate::Store::message`] does not find
+    /// what was appended. Delivery does not look at it.
     async fn note(&self, message: MessageId, note: &Note<'_>) {
         let tag = message_tag(note.product, message);
         let lives_ms = note.expires_at_ms.saturating_sub(self.now_ms()).saturating_add(KEPT_MS);
@@ -130,10 +132,21 @@ impl RedisStore {
         for log in &note.logs {
             args = args.bytes(format!("{}{}", kind_letter(log.kind), log.name));
         }
-        let noted = self.shards.write_relaxed(&tag, self.call(&scripts::NOTE, &tag, args)).await;
-        if let Err(error) = noted {
+        self.write_note(tag, args.0).await;
+    }
+
+    async fn write_note(&self, tag: String, args: Vec<Vec<u8>>) {
+        let call = self.call(&scripts::NOTE, &tag, Args(args.clone()));
+        if let Err(error) = self.broken(Step::Note, &tag, call).await {
             super::index_failed(&error);
+            self.unnoted.add(tag, args);
         }
+    }
+
+    /// Writes notes that could not be written. The same note again changes nothing.
+    pub(super) async fn write_notes(&self) {
+        let notes = self.unnoted.take();
+        join_all(notes.into_iter().map(|(tag, args)| self.write_note(tag, args))).await;
     }
 }
 

@@ -1,11 +1,13 @@
 //! The packed formats that scripts share with us (`scripts/lib/`). All numbers little endian; offsets
 //! and epochs seven bytes; times as short as they can be, mostly since 2025.
 
-use clarion_core::{Body, Entry};
+use clarion_core::{Body, Entry, Settled};
 use clarion_protocol::http::{Counts, TerminalKind};
 use clarion_protocol::ids::OFFSET_TIME_ORIGIN_MS as ORIGIN_MS;
+use clarion_protocol::milestone::Milestone;
 use clarion_protocol::{Epoch, LogName, MessageId, Offset, TopicName, UserId};
 
+use super::tickets::{Pending, Ticket};
 use crate::engine::codec::{Outcome, Sub, TerminalRow, decode_kind, encode_kind};
 use crate::engine::entries::{parse_body, put_body};
 use crate::{StoreError, StoreResult};
@@ -24,6 +26,7 @@ const OTHER_EPOCH: u8 = 8;
 const COUNTED: u8 = 16;
 const ATTEMPTS: u8 = 32;
 const CURSOR: u8 = 64;
+const PENDING: u8 = 128;
 
 /// Tells of a record that cannot be read, once to the operator and once to the caller.
 pub(super) fn damaged(record: &'static str, tag: &str, what: &str) -> StoreError {
@@ -101,10 +104,18 @@ pub(super) fn decode_entry(
 
 /// A terminal's record.
 pub(super) fn decode_record(tag: &str, packed: &[u8]) -> StoreResult<TerminalRow> {
+    Ok(decode_pending(tag, packed)?.0)
+}
+
+/// A terminal's record, and what its cursors passed and is not known to be counted (I13).
+pub(super) fn decode_pending(tag: &str, packed: &[u8]) -> StoreResult<(TerminalRow, Pendings)> {
     parse_record(packed).ok_or_else(|| damaged("terminals", tag, "it cannot be read"))
 }
 
-fn parse_record(packed: &[u8]) -> Option<TerminalRow> {
+/// What is pending, by log.
+pub(super) type Pendings = Vec<(LogName, Pending)>;
+
+fn parse_record(packed: &[u8]) -> Option<(TerminalRow, Pendings)> {
     let mut fields = Fields(packed);
     let generation = fields.number(6)?;
     let last_seen_ms = ORIGIN_MS + fields.number(4)? * 1000;
@@ -117,7 +128,7 @@ fn parse_record(packed: &[u8]) -> Option<TerminalRow> {
         true => Some(UserId::new(fields.text()?).ok()?),
         false => None,
     };
-    let mut subs = Vec::new();
+    let (mut subs, mut pendings) = (Vec::new(), Vec::new());
     while !fields.0.is_empty() {
         let flags = fields.byte()?;
         let log = match flags % 4 {
@@ -134,6 +145,10 @@ fn parse_record(packed: &[u8]) -> Option<TerminalRow> {
         let attempts = u8::try_from(optional(ATTEMPTS, 1)?.unwrap_or(0)).ok()?;
         let epoch = optional(OTHER_EPOCH, 7)?.unwrap_or(epoch);
         let counted = optional(COUNTED, 7)?.unwrap_or(0);
+        if flags & PENDING != 0 {
+            let to = Offset(cursor.0.max(counted));
+            pendings.push((log.clone(), take_pending(&mut fields, to)?));
+        }
         subs.push(Sub {
             log,
             banned: flags & BANNED != 0,
@@ -143,7 +158,7 @@ fn parse_record(packed: &[u8]) -> Option<TerminalRow> {
             attempts,
         });
     }
-    Some(TerminalRow {
+    let row = TerminalRow {
         user,
         kind: if kind == NO_KIND { None } else { Some(decode_kind(kind)?) },
         registered_at_ms,
@@ -151,6 +166,47 @@ fn parse_record(packed: &[u8]) -> Option<TerminalRow> {
         generation,
         heartbeat_ms: (heartbeat_ms != 0).then_some(heartbeat_ms),
         subs,
+    };
+    Some((row, pendings))
+}
+
+fn take_pending(fields: &mut Fields<'_>, to: Offset) -> Option<Pending> {
+    let (teller, batch) = (fields.number(5)?, fields.number(4)? as u32);
+    let ticket = Ticket { teller, batch, index: fields.number(2)? as u16 };
+    let from = Offset(fields.number(7)?);
+    let at_ms = ORIGIN_MS + fields.number(5)?;
+    let count = fields.byte()?;
+    let mut settled = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let offset = Offset(fields.number(7)?);
+        settled.push(Settled { offset, how: milestone_of(fields.byte()?)? });
+    }
+    Some(Pending { ticket, from, to, at_ms, settled })
+}
+
+/// What is pending, as a script tells it; it goes up to `to`.
+pub(super) fn parse_pending(tag: &str, packed: &[u8], to: Offset) -> StoreResult<Pending> {
+    let pending = take_pending(&mut Fields(packed), to);
+    pending.ok_or_else(|| damaged("terminals", tag, "what is pending cannot be read"))
+}
+
+/// A ticket as records and scripts have it.
+pub(super) fn encode_ticket(ticket: Ticket) -> Vec<u8> {
+    let mut packed = ticket.teller.to_le_bytes()[..5].to_vec();
+    packed.extend_from_slice(&ticket.batch.to_le_bytes());
+    packed.extend_from_slice(&ticket.index.to_le_bytes());
+    packed
+}
+
+/// The milestone that stands for a stored outcome.
+const fn milestone_of(stored: u8) -> Option<Milestone> {
+    Some(match stored {
+        1 => Milestone::Acknowledged,
+        2 => Milestone::Expired,
+        3 => Milestone::Undeliverable,
+        4 => Milestone::Suppressed,
+        5 => Milestone::Evicted,
+        _ => return None,
     })
 }
 

@@ -1,15 +1,18 @@
 //! What this process remembers between calls; all of it may be lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clarion_core::LogKey;
 use clarion_protocol::ProductId;
 
 use super::cursors::Passed;
+use super::tickets::Batch;
 
-/// Logs whose counts wait for Redis.
+/// Counts that wait for Redis.
 const UNCOUNTED_MAX: usize = 1024;
+/// Notes of messages that wait for Redis, some hundred bytes each.
+const UNNOTED_MAX: usize = 16_384;
 /// Products that were announced; beyond that the set begins anew.
 const ANNOUNCED_MAX: usize = 65_536;
 
@@ -17,29 +20,52 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What could not be counted because Redis was away and certainly did not hear of it.
+/// What is to be counted in one log.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) log: Arc<LogKey>,
+    pub(super) passed: Passed,
+    /// The batch that it is, without those of its saves that may not have happened; `None` for readers
+    /// that left.
+    pub(super) batch: Option<(Arc<Batch>, Vec<u16>)>,
+}
+
+/// What could not be counted: Redis was away, or did not say.
 #[derive(Debug, Default)]
-pub(super) struct Uncounted(Mutex<HashMap<Arc<LogKey>, Vec<Passed>>>);
+pub(super) struct Uncounted(Mutex<Vec<Waiting>>);
 
 impl Uncounted {
-    pub(super) fn take(&self) -> Vec<(Arc<LogKey>, Passed)> {
-        let waiting = std::mem::take(&mut *lock(&self.0));
-        waiting
-            .into_iter()
-            .flat_map(|(log, passed)| passed.into_iter().map(move |p| (Arc::clone(&log), p)))
-            .collect()
+    pub(super) fn take(&self) -> Vec<Waiting> {
+        std::mem::take(&mut *lock(&self.0))
     }
 
-    pub(super) fn add(&self, log: Arc<LogKey>, passed: Passed) {
+    /// What finds no room is found in the records of its terminals; of readers that left it is lost.
+    pub(super) fn add(&self, counts: Waiting) {
         let mut waiting = lock(&self.0);
-        if waiting.len() < UNCOUNTED_MAX || waiting.contains_key(&log) {
-            let of_log = waiting.entry(log).or_default();
-            if of_log.len() < 64 {
-                of_log.push(passed);
-                return;
-            }
+        if waiting.len() < UNCOUNTED_MAX {
+            waiting.push(counts);
+        } else {
+            metrics::counter!("clarion_redis_counts_lost_total").increment(1);
         }
-        metrics::counter!("clarion_redis_counts_lost_total").increment(1);
+    }
+}
+
+/// Notes of messages that could not be written.
+#[derive(Debug, Default)]
+pub(super) struct Unnoted(Mutex<Vec<(String, Vec<Vec<u8>>)>>);
+
+impl Unnoted {
+    pub(super) fn take(&self) -> Vec<(String, Vec<Vec<u8>>)> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+
+    pub(super) fn add(&self, tag: String, args: Vec<Vec<u8>>) {
+        let mut waiting = lock(&self.0);
+        if waiting.len() < UNNOTED_MAX {
+            waiting.push((tag, args));
+        } else {
+            metrics::counter!("clarion_redis_notes_lost_total").increment(1);
+        }
     }
 }
 

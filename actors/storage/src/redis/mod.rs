@@ -6,6 +6,7 @@
 //! done in steps, the truth first, and what follows is an index or a count that is repaired.
 
 mod append;
+mod breaks;
 mod claims;
 mod codec;
 mod cursors;
@@ -20,6 +21,7 @@ mod schema;
 mod scripts;
 mod sessions;
 mod store;
+mod tickets;
 mod topics;
 mod upkeep;
 
@@ -30,12 +32,15 @@ use clarion_core::LogKind;
 use clarion_protocol::Epoch;
 
 use self::link::{Script, ScriptCall, Shards};
-use self::memory::{Announced, Uncounted};
+use self::memory::{Announced, Uncounted, Unnoted};
 use self::reply::Args;
 use self::schema::Keys;
+use self::tickets::Tellers;
 use self::upkeep::Sweep;
 use crate::{StoreError, StoreResult};
 
+#[cfg(any(test, feature = "conformance"))]
+pub use self::breaks::{Breaks, Step};
 pub use self::lineage::{init, restored};
 pub use self::link::{Finding, RedisLogin, RedisMode, RedisSettings, RedisTls, Secret};
 
@@ -65,6 +70,10 @@ pub struct RedisStore {
     shift_ms: AtomicU64,
     announced: Announced,
     uncounted: Uncounted,
+    unnoted: Unnoted,
+    tellers: Arc<Tellers>,
+    #[cfg(any(test, feature = "conformance"))]
+    breaks: breaks::Breaks,
     sweep: tokio::sync::Mutex<Sweep>,
 }
 
@@ -98,6 +107,10 @@ impl RedisStore {
             shift_ms: AtomicU64::new(0),
             announced: Announced::default(),
             uncounted: Uncounted::default(),
+            unnoted: Unnoted::default(),
+            tellers: Arc::default(),
+            #[cfg(any(test, feature = "conformance"))]
+            breaks: breaks::Breaks::default(),
             sweep: tokio::sync::Mutex::default(),
         })
     }
@@ -106,6 +119,12 @@ impl RedisStore {
     #[cfg(any(test, feature = "conformance"))]
     pub fn advance_ms(&self, by_ms: u64) {
         self.shift_ms.fetch_add(by_ms, Ordering::AcqRel);
+    }
+
+    /// Steps that break, for tests.
+    #[cfg(any(test, feature = "conformance"))]
+    pub const fn breaks(&self) -> &breaks::Breaks {
+        &self.breaks
     }
 
     fn shift_ms(&self) -> u64 {

@@ -20,7 +20,8 @@ scripts! {
     APPEND = "append", "#!lua", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "stream" "prune"];
     ATTACH = "attach", "#!lua", ["time" "meta" "record"];
     CLAIM = "claim", "#!lua", ["time"];
-    COUNT = "count", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "passing" "trim"];
+    CLOSE = "close", "#!lua flags=allow-oom", ["time" "meta" "told"];
+    COUNT = "count", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "passing" "trim" "told"];
     DELIVERED = "delivered", "#!lua flags=allow-oom", ["still" "time" "entry" "rows"];
     DETACH = "detach", "#!lua flags=allow-oom", ["time" "meta" "record"];
     ENLIST = "enlist", "#!lua", [];
@@ -41,6 +42,7 @@ scripts! {
     RECORD = "record", "#!lua flags=no-writes", ["time" "meta"];
     SAVE = "save", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "record"];
     STRIKE = "strike", "#!lua flags=allow-oom", [];
-    SWEEP = "sweep", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "stream" "prune" "record"];
+    SWEEP = "sweep", "#!lua flags=allow-oom", ["still" "time" "meta" "entry" "rows" "inbox" "inbox_remove" "stream" "prune" "record" "told"];
+    TICKET = "ticket", "#!lua flags=allow-oom", ["time" "meta" "record"];
     TOUCH = "touch", "#!lua flags=allow-oom", ["time" "meta" "record"];
 }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clarion_core::{LogKey, LogKind};
-use clarion_protocol::{Offset, ProductId, TerminalId, TopicName, UserId};
+use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
-use super::cursors::Passed;
+use super::codec::Pendings;
+use super::cursors::{Once, Passed};
+use super::memory::Waiting;
 use super::reply::{Args, Parts, number};
 use super::schema::{Index, log_tag, tag_of};
 use super::{RedisStore, codec, scripts};
@@ -20,7 +22,10 @@ use crate::engine::terminals::{TOUCH_MS, in_order, refused, shared_key};
 use crate::{OpenSession, OpenedLog, OpenedSession, StoreError, StoreResult};
 
 /// Rounds after which others that change the same record at the same time have won.
-const ROUNDS_MAX: usize = 8;
+pub(super) const ROUNDS_MAX: usize = 8;
+
+/// What LEAVE answers after its deadline.
+const LEFT_TOO_LATE: u64 = 2;
 
 /// What was joined is joined anew after this: less than upkeep waits before it takes it out.
 const JOINED_FOR: Duration = Duration::from_secs(20);
@@ -31,6 +36,8 @@ pub(super) struct Starts {
     broadcast: Option<u64>,
     user: Option<u64>,
     topics: HashMap<String, u64>,
+    /// Tickets of the record that are known to be counted.
+    counted: Vec<u8>,
 }
 
 /// A change of a terminal's record.
@@ -192,11 +199,16 @@ impl RedisStore {
                 packed => Some(codec::decode_record(&tag, packed)?),
             };
             if done {
-                let after = codec::decode_record(&tag, &parts.bytes()?)?;
+                let (after, pendings) = codec::decode_pending(&tag, &parts.bytes()?)?;
                 let inbox_head = Offset(parts.number()?);
                 let now_ms = parts.number()?;
                 let attached = Attached { before, after, inbox_head, now_ms };
                 self.after_attach(attach, &attached, parts.texts()?).await;
+                if attach.session.is_some() {
+                    let (product, terminal) = (attach.product, attach.terminal);
+                    let user = attached.after.user.as_ref();
+                    Box::pin(self.settle_opened(product, terminal, user, &pendings)).await;
+                }
                 return Ok(attached);
             }
             for need in parts.list()?.texts()? {
@@ -219,7 +231,9 @@ impl RedisStore {
             .number(attach.topics_max)
             .flag(attach.lifts_bans)
             .maybe(starts.broadcast)
-            .maybe(starts.user);
+            .maybe(starts.user)
+            .bytes(self.tellers.told())
+            .bytes(starts.counted.clone());
         for topic in attach.topics {
             args = args.bytes(topic.as_str()).maybe(starts.topics.get(topic.as_str()).copied());
         }
@@ -247,9 +261,29 @@ impl RedisStore {
                     self.join(product, LogKind::Topic, topic, terminal, true, Offset::ZERO).await?;
                 starts.topics.insert(topic.to_owned(), head);
             }
+            Some(("p", _)) => starts.counted = self.settle_user(product, terminal).await?,
             _ => return Err(StoreError::Fatal(format!("a script needs {need:?}"))),
         }
         Ok(())
+    }
+
+    /// Counts what the cursor of a user's inbox passed, before it is dropped with the binding.
+    async fn settle_user(
+        &self,
+        product: &ProductId,
+        terminal: &TerminalId,
+    ) -> StoreResult<Vec<u8>> {
+        let (row, _, _, pendings) = self.record_pending(product, terminal).await?;
+        let user = row.as_ref().and_then(|row| row.user.as_ref());
+        let mut counted = Vec::new();
+        for (name, pending) in pendings.iter().filter(|(name, _)| *name == LogName::User) {
+            let Some(log) = shared_key(product, terminal, user, name) else { continue };
+            self.tellers.wait_for(pending.ticket).await;
+            if let Some(ticket) = self.settle_pending(&log, terminal, pending, true).await? {
+                counted.extend(codec::encode_ticket(ticket));
+            }
+        }
+        Ok(counted)
     }
 
     /// Registers a terminal as a reader of the broadcast and answers the head.
@@ -305,15 +339,20 @@ impl RedisStore {
         settled: Offset,
     ) -> StoreResult<()> {
         let tag = tag_of(product, kind, name);
-        let args = self.timed(kind).bytes(terminal.as_str());
+        let not_after_ms = self.now_ms().saturating_add(self.shards.timeout_ms());
+        let args = self.timed(kind).bytes(terminal.as_str()).number(not_after_ms);
         let answer = self.shards.write(&tag, self.call(&scripts::LEAVE, &tag, args)).await?;
         let mut parts = Parts::of(answer)?;
-        let (was_in, head) = (parts.number()? == 1, Offset(parts.number()?));
+        let (status, head) = (parts.number()?, Offset(parts.number()?));
+        if status == LEFT_TOO_LATE {
+            return Err(StoreError::TooLate);
+        }
+        let was_in = status == 1;
         if was_in && kind.is_wide() && settled < head {
             let log = LogKey { product: product.clone(), kind, name: name.into() };
             let passed = Passed::by_leaving(settled, head);
-            if let Err(StoreError::Unavailable(_)) = self.count(&log, &passed, None).await {
-                self.uncounted.add(Arc::new(log), passed);
+            if let Err(StoreError::Unavailable(_)) = self.count(&log, &passed, Once::No).await {
+                self.uncounted.add(Waiting { log: Arc::new(log), passed, batch: None });
             }
         }
         Ok(())
@@ -364,15 +403,28 @@ impl RedisStore {
         product: &ProductId,
         terminal: &TerminalId,
     ) -> StoreResult<(Option<TerminalRow>, Offset, u64)> {
+        let (row, head, now_ms, _) = self.record_pending(product, terminal).await?;
+        Ok((row, head, now_ms))
+    }
+
+    /// The same, and what is pending in it.
+    async fn record_pending(
+        &self,
+        product: &ProductId,
+        terminal: &TerminalId,
+    ) -> StoreResult<(Option<TerminalRow>, Offset, u64, Pendings)> {
         let tag = tag_of(product, LogKind::Terminal, terminal.as_str());
         let args = Args::new().number(self.shift_ms());
         let answer = self.shards.read(&tag, self.call(&scripts::RECORD, &tag, args)).await?;
         let mut parts = Parts::of(answer)?;
-        let row = match parts.bytes()?.as_slice() {
-            [] => None,
-            packed => Some(codec::decode_record(&tag, packed)?),
+        let (row, pendings) = match parts.bytes()?.as_slice() {
+            [] => (None, Vec::new()),
+            packed => {
+                let (row, pendings) = codec::decode_pending(&tag, packed)?;
+                (Some(row), pendings)
+            }
         };
-        Ok((row, Offset(parts.number()?), parts.number()?))
+        Ok((row, Offset(parts.number()?), parts.number()?, pendings))
     }
 
     /// Whether each generation is the newest; then the terminal counts as seen, at most once a day.

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 
 use super::reply::{Args, Parts};
 use super::schema::tag_of;
-use super::sessions::Attach;
-use super::{RedisStore, scripts};
+use super::sessions::{Attach, ROUNDS_MAX};
+use super::{RedisStore, codec, scripts};
 use crate::{
     StoreError, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome, Unsubscribe,
     UnsubscribeOutcome,
@@ -102,8 +102,8 @@ impl RedisStore {
     async fn unsubscribe_one(&self, request: &Unsubscribe) -> StoreResult<UnsubscribeOutcome> {
         let Unsubscribe { product, terminal, topic, by } = request;
         let tag = tag_of(product, LogKind::Terminal, terminal.as_str());
-        let mut broadcast = None;
-        loop {
+        let (mut broadcast, mut known) = (None, Vec::new());
+        for _ in 0..ROUNDS_MAX {
             let args = Args::new()
                 .number(self.shift_ms())
                 .number(self.retention_ms)
@@ -111,10 +111,26 @@ impl RedisStore {
                 .bytes(topic.as_str())
                 .flag(*by == SubscribeBy::Backend)
                 .number(BANS_MAX)
-                .maybe(broadcast);
+                .maybe(broadcast)
+                .bytes(self.tellers.told())
+                .bytes(known.clone());
             let answer = self.shards.write(&tag, self.call(&scripts::DETACH, &tag, args)).await?;
             let mut parts = Parts::of(answer)?;
-            if parts.number()? == 0 {
+            let status = parts.number()?;
+            if status == 2 {
+                // Its cursor goes with the membership: what that passed is counted before.
+                let (packed, to) = (parts.bytes()?, Offset(parts.number()?));
+                let pending = codec::parse_pending(&tag, &packed, to)?;
+                self.tellers.wait_for(pending.ticket).await;
+                let log = LogKey::topic(product, topic);
+                let counted = self.settle_pending(&log, terminal, &pending, true).await;
+                let counted = counted.map_err(|error| {
+                    StoreError::Unavailable(format!("what it passed is not counted: {error}"))
+                })?;
+                known = counted.map(codec::encode_ticket).unwrap_or_default();
+                continue;
+            }
+            if status == 0 {
                 if broadcast.is_some() {
                     return Err(StoreError::Fatal("a script asks for what it was given".into()));
                 }
@@ -135,5 +151,6 @@ impl RedisStore {
             }
             return Ok(UnsubscribeOutcome::Left);
         }
+        Err(StoreError::Unavailable("the terminal's record changes all the time".into()))
     }
 }

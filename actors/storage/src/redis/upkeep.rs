@@ -10,11 +10,13 @@ use clarion_core::LogKind;
 use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
+use super::codec::Pendings;
 use super::link::Request;
 use super::registry::terminal_id;
 use super::reply::{Args, Parts};
 use super::schema::{BUCKETS, Index, UPKEEP_TAG, tag_of};
 use super::{RedisStore, codec, scripts};
+use crate::engine::terminals::shared_key;
 use crate::engine::upkeep::EXPIRED_KEPT_MS;
 use crate::{StoreResult, Upkeep};
 
@@ -26,6 +28,9 @@ const ENTRIES_MAX: u32 = 512;
 const LEASE_MS: u32 = 30_000;
 /// Doubtful members and terminals that are remembered from one round to the next.
 const DOUBTS_MAX: usize = 4096;
+/// What is pending and was counted is taken out of the record of a terminal that did nothing for this
+/// long; until then its next cursor takes its place.
+const IDLE_MS: u64 = 3_600_000;
 /// Time from the one round to the other, at the least: whoever joins something is in its index before
 /// it is in the record, and is not to be taken out in between.
 const DOUBTFUL_MS: u64 = 60_000;
@@ -51,6 +56,9 @@ const STEPS: usize = 1 + Index::ALL.len() * BUCKETS as usize;
 struct Swept {
     seen_ms: u64,
     exists: bool,
+    /// A terminal: what its cursors passed and is not known to be counted.
+    pendings: Pendings,
+    user: Option<UserId>,
 }
 
 impl Sweep {
@@ -85,7 +93,8 @@ impl Sweep {
 impl RedisStore {
     pub(super) async fn upkeep_round(&self, budget: usize) -> StoreResult<Upkeep> {
         let mut done = Upkeep::default();
-        self.count_moves(&[], Vec::new()).await;
+        self.count_wide(Vec::new()).await;
+        self.write_notes().await;
         if !self.hold_lease().await? {
             done.complete = true;
             return Ok(done);
@@ -191,8 +200,16 @@ impl RedisStore {
             done.expired_records += parts.number()?;
             (from, soonest, head) = (parts.number()?, parts.number()?, parts.number()?);
             let (seen_ms, exists) = (parts.number()?, parts.number()? == 1);
+            let record = parts.bytes()?;
             if from == 0 {
-                return Ok(Swept { seen_ms, exists });
+                let (user, pendings) = match record.is_empty() {
+                    true => (None, Vec::new()),
+                    false => {
+                        let (row, pendings) = codec::decode_pending(&tag, &record)?;
+                        (row.user, pendings)
+                    }
+                };
+                return Ok(Swept { seen_ms, exists, pendings, user });
             }
         }
     }
@@ -210,12 +227,15 @@ impl RedisStore {
         match index {
             Index::Terminals => {
                 let terminal = terminal_id(name)?;
+                let counted = self.sweep_pendings(sweep, product, &terminal, swept).await;
                 let over_ms = swept.seen_ms.saturating_add(self.terminal_retention_ms);
                 if swept.seen_ms == 0 {
                     if sweep.doubt(format!("{product}/T/{name}")) {
                         self.strike_terminal(product, &terminal, Offset(u64::MAX >> 11)).await?;
                     }
-                } else if over_ms <= self.now_ms() && self.erase(product, &terminal).await? {
+                } else if over_ms <= self.now_ms()
+                    && self.erase(product, &terminal, counted?).await?
+                {
                     done.expired_records += 1;
                 }
             }
@@ -240,6 +260,40 @@ impl RedisStore {
         Ok(())
     }
 
+    /// Counts what the cursors of a terminal passed and nobody is going to count, and takes out what
+    /// was counted of a terminal that has not been here for a while. The tickets that are counted.
+    async fn sweep_pendings(
+        &self,
+        sweep: &mut Sweep,
+        product: &ProductId,
+        terminal: &TerminalId,
+        swept: &Swept,
+    ) -> StoreResult<Vec<u8>> {
+        let mut counted = Vec::new();
+        for (name, pending) in &swept.pendings {
+            let Some(log) = shared_key(product, terminal, swept.user.as_ref(), name) else {
+                continue;
+            };
+            if self.tellers.is_under_way(pending.ticket) {
+                continue;
+            }
+            let packed = codec::encode_ticket(pending.ticket);
+            // Whoever has it under way is left to it for the time between two rounds.
+            let mut late = || sweep.doubt(format!("{product}/{terminal}/{name:?}/{packed:?}"));
+            let settled = match self.settle_pending(&log, terminal, pending, false).await? {
+                Some(ticket) => Some(ticket),
+                None if late() => self.settle_pending(&log, terminal, pending, true).await?,
+                None => None,
+            };
+            let Some(ticket) = settled else { continue };
+            counted.extend(codec::encode_ticket(ticket));
+            if swept.seen_ms + IDLE_MS <= self.now_ms() {
+                self.drop_pending(&log, terminal, ticket).await?;
+            }
+        }
+        Ok(counted)
+    }
+
     async fn strike_terminal(
         &self,
         product: &ProductId,
@@ -253,9 +307,15 @@ impl RedisStore {
     }
 
     /// Removes a terminal at the end of its retention: its record first, then what it was in.
-    async fn erase(&self, product: &ProductId, terminal: &TerminalId) -> StoreResult<bool> {
+    async fn erase(
+        &self,
+        product: &ProductId,
+        terminal: &TerminalId,
+        counted: Vec<u8>,
+    ) -> StoreResult<bool> {
         let tag = tag_of(product, LogKind::Terminal, terminal.as_str());
-        let args = Args::new().number(self.shift_ms()).number(self.terminal_retention_ms);
+        let args =
+            Args::new().number(self.shift_ms()).number(self.terminal_retention_ms).bytes(counted);
         let answer = self.shards.write(&tag, self.call(&scripts::ERASE, &tag, args)).await?;
         let Value::BulkString(packed) = answer else { return Ok(false) };
         let row = codec::decode_record(&tag, &packed)?;

@@ -51,6 +51,11 @@ impl Harness for Fixture {
         true
     }
 
+    fn break_one_in(&self, steps: u32) -> bool {
+        self.store.breaks().one_in(steps);
+        true
+    }
+
     fn records_expire_by_themselves(&self) -> bool {
         true
     }
@@ -100,6 +105,10 @@ impl Harness for Alone {
 
     async fn reopen(&mut self) -> bool {
         self.fixture.reopen().await
+    }
+
+    fn break_one_in(&self, steps: u32) -> bool {
+        self.fixture.break_one_in(steps)
     }
 
     fn records_expire_by_themselves(&self) -> bool {

@@ -55,8 +55,8 @@ pub(super) struct Shared {
     /// The `[store]` section.
     store: Table,
     pub seeds: Vec<String>,
-    /// Where the proxy listens: for back-ends, and for terminals.
-    pub proxy: Option<(SocketAddr, SocketAddr)>,
+    /// Where the proxies listen: for back-ends, and for terminals.
+    pub proxies: Vec<(SocketAddr, SocketAddr)>,
     /// One node with its own store: no cluster.
     alone: bool,
 }
@@ -73,7 +73,7 @@ impl Shared {
             cookie_file,
             store: Table::new(),
             seeds: Vec::new(),
-            proxy: None,
+            proxies: Vec::new(),
             alone,
         })
     }
@@ -96,8 +96,14 @@ impl Shared {
         }
     }
 
-    /// Adds to `config` what it does not say itself.
-    pub fn fill(&self, config: &mut Table, name: &str, directory: &Path, at: NodeAddresses) {
+    /// Adds to the config of the n-th node what it does not say itself.
+    pub fn fill(
+        &self,
+        config: &mut Table,
+        (n, name): (usize, &str),
+        directory: &Path,
+        at: NodeAddresses,
+    ) {
         let text = |value: &dyn ToString| Value::String(value.to_string());
         let path = |path: &Path| Value::String(path.to_string_lossy().into_owned());
         let gateway = roles(config).is_none_or(|roles| roles.contains(&"gateway"));
@@ -113,8 +119,11 @@ impl Shared {
             default(config, "cluster", "seeds", Value::Array(seeds));
             default(config, "cluster", "cookie_file", path(&self.cookie_file));
         }
-        if let Some((http, terminals)) = self.proxy {
-            default(config, "http", "external_url", text(&format!("http://{http}")));
+        if let Some((http, terminals)) = self.proxies.get(n % self.proxies.len().max(1)) {
+            // Before several there is no one URL: signatures are made of the one that was asked.
+            if self.proxies.len() == 1 {
+                default(config, "http", "external_url", text(&format!("http://{http}")));
+            }
             if gateway {
                 default(config, "terminals", "external_url", text(&format!("ws://{terminals}")));
             }
@@ -251,7 +260,7 @@ mod tests {
         shared.seeds(&[addresses(0), addresses(1)]);
         let mut config: Table =
             "[node]\nroles = [\"broker\"]\n[http]\nlisten = \"1.2.3.4:5\"".parse().unwrap();
-        shared.fill(&mut config, "n-2", directory.path(), addresses(1));
+        shared.fill(&mut config, (1, "n-2"), directory.path(), addresses(1));
         assert_eq!(config["http"]["listen"].as_str(), Some("1.2.3.4:5"));
         assert_eq!(config["node"]["id"].as_str(), Some("n-2"));
         assert!(config.get("terminals").is_none(), "no gateway");
@@ -272,7 +281,7 @@ mod tests {
         let mut first = shared(directory.path(), text);
         first.seeds(&[addresses(0)]);
         let mut config = Table::new();
-        first.fill(&mut config, "n", directory.path(), addresses(0));
+        first.fill(&mut config, (0, "n"), directory.path(), addresses(0));
         assert!(config.get("cluster").is_none());
         assert!(config["store"]["path"].as_str().unwrap().ends_with("data"));
         let second = shared(directory.path(), text);

@@ -58,9 +58,9 @@ impl Record {
                 log: node.process().log().to_owned(),
             });
         }
-        if let Some(proxy) = &cluster.haproxy {
+        for proxy in &cluster.proxies {
             processes.push(Entry {
-                name: "haproxy".to_owned(),
+                name: proxy.process().name().to_owned(),
                 kind: "haproxy".to_owned(),
                 pid: proxy.process().pid(),
                 addresses: BTreeMap::from([
@@ -105,9 +105,10 @@ impl Record {
         })
     }
 
-    /// Where the proxy listened.
-    pub fn proxy(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let entry = self.processes.iter().find(|entry| entry.kind == "haproxy")?;
+    /// Where the proxy of this name listened.
+    pub fn proxy(&self, name: &str) -> Option<(SocketAddr, SocketAddr)> {
+        let is = |entry: &&Entry| entry.kind == "haproxy" && entry.name == name;
+        let entry = self.processes.iter().find(is)?;
         Some((*entry.addresses.get("http")?, *entry.addresses.get("terminals")?))
     }
 }

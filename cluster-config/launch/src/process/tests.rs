@@ -95,3 +95,13 @@ async fn what_it_holds_is_counted() {
     assert!(held.rss_kib > 0 && held.threads == 1 && held.descriptors >= 3, "{held:?}");
     assert_eq!(held.sockets, 0);
 }
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    for program in ["clarion-is-not-called-so", "/clarion/is/not/here"] {
+        let mut process = Process::new("it", program, &directory.path().join("log"));
+        let error = process.start().unwrap_err().to_string();
+        assert!(error.contains(program), "{error}");
+    }
+}

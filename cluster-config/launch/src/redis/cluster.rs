@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::server::{Place, RedisServer};
+use super::info::replicas_online;
+use super::server::{RedisServer, Spot};
 use super::{READY_DEADLINE, RedisOptions, info_field};
 use crate::{LaunchError, Process, wait};
 
@@ -55,6 +56,8 @@ impl RedisCluster {
         let mut cluster = Self { servers: Vec::new(), masters };
         // In a directory that was used before the servers know each other.
         let formed = directory.join("redis-0").join("nodes.conf").exists();
+        // Places are listed shard by shard, servers master by master, then replicas.
+        let place = |index: usize| (index % masters) * (1 + replicas_per) + index / masters;
         for index in 0..masters * (1 + replicas_per) {
             let name = format!("redis-{index}");
             let mut lines = vec![
@@ -68,8 +71,8 @@ impl RedisCluster {
                 lines.push("tls-cluster yes".to_owned());
             }
             let at = directory.join(&name);
-            let place = Place::of(&at, options)?;
-            cluster.servers.push(RedisServer::start(&name, &at, place, options, &lines)?);
+            let spot = Spot::of(&at, options, options.place(&options.places, place(index)))?;
+            cluster.servers.push(RedisServer::start(&name, &at, spot, options, &lines)?);
         }
         for server in &mut cluster.servers {
             server.wait_ready().await?;
@@ -118,33 +121,55 @@ impl RedisCluster {
     /// # Errors
     /// When that does not come about in time.
     pub async fn wait_settled(&self) -> Result<(), LaunchError> {
-        self.all("settled", async |server| {
-            let state = server.command(&["CLUSTER", "INFO"]).await?;
-            let state = info_field(state.text(), "cluster_state").unwrap_or_default().to_owned();
-            let members = server.members().await?;
-            let (masters, replicas): (Vec<_>, Vec<_>) =
-                members.iter().partition(|member| member.has_slots);
-            let bad = |member: &Member| !member.linked || member.flags.contains("fail");
-            let of_masters =
-                replicas.iter().all(|replica| masters.iter().any(|m| m.id == replica.master));
-            if state != "ok"
-                || masters.len() != self.masters
-                || members.len() != self.servers.len()
-                || members.iter().any(bad)
-                || !of_masters
-            {
-                return Err(LaunchError::new(format!(
-                    "{}: {state}, {} masters, {members:?}",
-                    server.name(),
-                    masters.len()
-                )));
+        self.all("settled", async |server| self.server_settled(server).await).await
+    }
+
+    /// That it is as [`RedisCluster::wait_settled`] wants it, just now.
+    ///
+    /// # Errors
+    /// When it is not: what is missing.
+    pub async fn settled(&self) -> Result<(), LaunchError> {
+        for server in &self.servers {
+            self.server_settled(server).await?;
+        }
+        Ok(())
+    }
+
+    async fn server_settled(&self, server: &RedisServer) -> Result<(), LaunchError> {
+        let state = server.command(&["CLUSTER", "INFO"]).await?;
+        let state = info_field(state.text(), "cluster_state").unwrap_or_default().to_owned();
+        let members = server.members().await?;
+        let (masters, replicas): (Vec<_>, Vec<_>) =
+            members.iter().partition(|member| member.has_slots);
+        let bad = |member: &Member| !member.linked || member.flags.contains("fail");
+        let of_masters =
+            replicas.iter().all(|replica| masters.iter().any(|m| m.id == replica.master));
+        if state != "ok"
+            || masters.len() != self.masters
+            || members.len() != self.servers.len()
+            || members.iter().any(bad)
+            || !of_masters
+        {
+            return Err(LaunchError::new(format!(
+                "{}: {state}, {} masters, {members:?}",
+                server.name(),
+                masters.len()
+            )));
+        }
+        match members.iter().find(|m| m.is(server)) {
+            Some(me) if !me.has_slots => server.replicates().await,
+            Some(me) => {
+                let mine = members.iter().filter(|member| member.master == me.id).count();
+                match replicas_online(&server.info("replication").await?) {
+                    online if online == mine => Ok(()),
+                    online => {
+                        let name = server.name();
+                        Err(LaunchError::new(format!("{name} has {online} of {mine} replicas")))
+                    }
+                }
             }
-            match members.iter().find(|m| m.is(server)) {
-                Some(me) if !me.has_slots => server.replicates().await,
-                _ => Ok(()),
-            }
-        })
-        .await
+            None => Ok(()),
+        }
     }
 
     /// Waits until `look` is content with every server.
@@ -207,6 +232,12 @@ impl RedisCluster {
     #[must_use]
     pub fn addrs(&self) -> Vec<SocketAddr> {
         self.servers.iter().map(RedisServer::addr).collect()
+    }
+
+    /// Masters, as at the start.
+    #[must_use]
+    pub const fn shards(&self) -> usize {
+        self.masters
     }
 
     /// Replicas of each master, as at the start.

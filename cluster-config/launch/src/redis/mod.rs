@@ -8,8 +8,11 @@ mod info;
 mod sentinel;
 mod server;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::Place;
 
 pub use cluster::RedisCluster;
 pub use info::info_field;
@@ -41,7 +44,12 @@ pub struct RedisOptions {
     /// Clients use TLS; so do replicas, sentinels and the bus of a cluster.
     pub tls: Option<TlsFiles>,
     /// Addresses they listen at, besides the port: where they run in another place.
-    pub ip: std::net::IpAddr,
+    pub ip: IpAddr,
+    /// Where each server runs, in their order (all of a shard, then the next); those beyond the list
+    /// where this program does, at `ip`.
+    pub places: Vec<Place>,
+    /// The same for sentinels.
+    pub sentinel_places: Vec<Place>,
     /// Further lines of the servers' config, key and value.
     pub settings: Vec<(String, String)>,
     /// See [`crate::Process::own_group`].
@@ -73,7 +81,9 @@ impl Default for RedisOptions {
             sentinel_password: None,
             user: None,
             tls: None,
-            ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            places: Vec::new(),
+            sentinel_places: Vec::new(),
             settings: Vec::new(),
             own_group: false,
         }
@@ -88,11 +98,17 @@ impl RedisOptions {
         self
     }
 
+    /// The place of the n-th server, and of the n-th sentinel.
+    fn place(&self, of: &[Place], n: usize) -> Place {
+        let here = || Place { ip: self.ip, entry: Vec::new() };
+        of.get(n).cloned().unwrap_or_else(here)
+    }
+
     /// The config that servers of all kinds have.
-    fn lines(&self, directory: &Path) -> Vec<String> {
+    fn lines(&self, directory: &Path, ip: IpAddr) -> Vec<String> {
         let yes = |yes: bool| if yes { "yes" } else { "no" };
         let mut lines = vec![
-            format!("bind {}", self.ip),
+            format!("bind {ip}"),
             "protected-mode no".to_owned(),
             format!("dir {}", directory.display()),
             "save \"\"".to_owned(),

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::info::replicas_online;
-use super::server::{Place, RedisServer};
+use super::server::{RedisServer, Spot};
 use super::{READY_DEADLINE, RedisOptions};
+use crate::resp::Value;
 use crate::{LaunchError, Process, wait};
 
 /// Shards (each a master with replicas) and the sentinels that watch all of them.
@@ -65,10 +66,10 @@ impl RedisSentinel {
         for index in 0..sentinels {
             let name = format!("sentinel-{index}");
             let at = directory.join(&name);
-            let place = Place::of(&at, options)?;
+            let spot = Spot::of(&at, options, options.place(&options.sentinel_places, index))?;
             let lines: Vec<String> =
                 group.shards.iter().flat_map(|shard| shard.watched(quorum, options)).collect();
-            let server = RedisServer::start_sentinel(&name, &at, place, options, &lines)?;
+            let server = RedisServer::start_sentinel(&name, &at, spot, options, &lines)?;
             group.sentinels.push(server);
         }
         for sentinel in &mut group.sentinels {
@@ -86,15 +87,23 @@ impl RedisSentinel {
     /// When that does not come about in time.
     pub async fn wait_settled(&self) -> Result<(), LaunchError> {
         let settled = wait::until("Redis with sentinels settled", READY_DEADLINE, async || {
-            for index in 0..self.shards.len() {
-                self.shard_settled(index).await?;
-            }
-            Ok(())
+            self.settled().await
         });
         settled.await.map_err(|error| {
             let tails = self.processes().map(|process| process.failure("is not settled"));
             tails.fold(error, LaunchError::with)
         })
+    }
+
+    /// That it is as [`RedisSentinel::wait_settled`] wants it, just now.
+    ///
+    /// # Errors
+    /// When it is not: what is missing.
+    pub async fn settled(&self) -> Result<(), LaunchError> {
+        for index in 0..self.shards.len() {
+            self.shard_settled(index).await?;
+        }
+        Ok(())
     }
 
     async fn shard_settled(&self, index: usize) -> Result<(), LaunchError> {
@@ -103,11 +112,7 @@ impl RedisSentinel {
         let master = self.master(index).await?;
         for sentinel in &self.sentinels {
             let state = sentinel.command(&["SENTINEL", "MASTER", &shard.name]).await?;
-            let field = |name: &str| {
-                let pairs = state.items().chunks_exact(2);
-                let mut found = pairs.filter(|pair| pair[0].text() == name);
-                found.next().map_or_else(String::new, |pair| pair[1].text().to_owned())
-            };
+            let field = |name: &str| field_of(&state, name);
             let seen = (field("flags"), field("num-slaves"), field("num-other-sentinels"));
             let wanted = (
                 "master".to_owned(),
@@ -118,6 +123,16 @@ impl RedisSentinel {
             if seen != wanted || port != master.addr().port().to_string() {
                 let name = sentinel.name();
                 return Err(LaunchError::new(format!("{name} sees {seen:?} with master {port}")));
+            }
+            for others in ["REPLICAS", "SENTINELS"] {
+                let all = sentinel.command(&["SENTINEL", others, &shard.name]).await?;
+                let flags = all.items().iter().map(|other| field_of(other, "flags"));
+                let missed =
+                    |flags: &String| ["down", "disconnected"].iter().any(|f| flags.contains(f));
+                if let Some(flags) = flags.into_iter().find(missed) {
+                    let name = sentinel.name();
+                    return Err(LaunchError::new(format!("{name} sees {others} {flags}")));
+                }
             }
         }
         let info = master.info("replication").await?;
@@ -208,6 +223,13 @@ impl RedisSentinel {
     }
 }
 
+/// A field of what a sentinel says of somebody: names and values in turn.
+fn field_of(said: &Value, name: &str) -> String {
+    let mut pairs = said.items().chunks_exact(2);
+    let found = pairs.find(|pair| pair[0].text() == name);
+    found.map_or_else(String::new, |pair| pair[1].text().to_owned())
+}
+
 impl Shard {
     fn start(
         directory: &Path,
@@ -225,8 +247,9 @@ impl Shard {
                 .into_iter()
                 .collect();
             let at = directory.join(&server);
-            let place = Place::of(&at, options)?;
-            servers.push(RedisServer::start(&server, &at, place, options, &lines)?);
+            let place = options.place(&options.places, index * (1 + replicas) + number);
+            let spot = Spot::of(&at, options, place)?;
+            servers.push(RedisServer::start(&server, &at, spot, options, &lines)?);
         }
         Ok(Self { name: name.to_owned(), servers })
     }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::info::SILENCE_MAX_S;
 use super::{READY_DEADLINE, RedisOptions, info_field};
 use crate::resp::{Connection, Value};
-use crate::{LaunchError, Process, Signal, port, wait};
+use crate::{LaunchError, Place, Process, Signal, port, wait};
 
 /// The program, with which sentinels run, too.
 const PROGRAM: &str = "redis-server";
@@ -24,26 +25,29 @@ pub struct RedisServer {
     password: Option<String>,
 }
 
-/// Addresses of a server that is yet to be started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+/// Where a server is yet to be started.
+#[derive(Debug, Clone)]
+pub(super) struct Spot {
     pub plain: SocketAddr,
     pub tls: Option<SocketAddr>,
+    entry: Vec<String>,
 }
 
-impl Place {
-    /// The place of a server whose files are in `directory`: the one it had when there are any,
-    /// else a free one.
-    pub fn of(directory: &Path, options: &RedisOptions) -> Result<Self, LaunchError> {
+impl Spot {
+    /// The addresses of a server whose files are in `directory`: those it had when there are any,
+    /// else free ones.
+    pub fn of(directory: &Path, options: &RedisOptions, place: Place) -> Result<Self, LaunchError> {
+        let Place { ip, entry } = place;
         let config = std::fs::read_to_string(directory.join(CONFIG)).unwrap_or_default();
         let known = |key: &str| {
             let port = config.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
-            Some(SocketAddr::new(options.ip, port.trim().parse().ok()?))
+            Some(SocketAddr::new(ip, port.trim().parse().ok()?))
         };
-        let tls = || known("tls-port").map_or_else(|| port::free_at(options.ip), Ok);
+        let tls = || known("tls-port").map_or_else(|| port::free_at(ip), Ok);
         Ok(Self {
-            plain: known("port").map_or_else(|| port::free_at(options.ip), Ok)?,
+            plain: known("port").map_or_else(|| port::free_at(ip), Ok)?,
             tls: options.tls.is_some().then(tls).transpose()?,
+            entry,
         })
     }
 }
@@ -54,24 +58,24 @@ impl RedisServer {
     pub(super) fn start(
         name: &str,
         directory: &Path,
-        place: Place,
+        spot: Spot,
         options: &RedisOptions,
         more: &[String],
     ) -> Result<Self, LaunchError> {
-        let mut lines = options.lines(directory);
+        let mut lines = options.lines(directory, spot.plain.ip());
         lines.extend_from_slice(more);
-        Self::launch(name, directory, place, options, lines, options.password.clone(), &[])
+        Self::launch(name, directory, spot, options, lines, options.password.clone(), &[])
     }
 
     pub(super) fn start_sentinel(
         name: &str,
         directory: &Path,
-        place: Place,
+        spot: Spot,
         options: &RedisOptions,
         more: &[String],
     ) -> Result<Self, LaunchError> {
         let mut lines = vec![
-            format!("bind {}", options.ip),
+            format!("bind {}", spot.plain.ip()),
             "protected-mode no".to_owned(),
             format!("dir {}", directory.display()),
         ];
@@ -79,13 +83,13 @@ impl RedisServer {
         lines.extend(password.iter().map(|password| format!("requirepass {password}")));
         lines.extend(options.tls_lines());
         lines.extend_from_slice(more);
-        Self::launch(name, directory, place, options, lines, password, &["--sentinel"])
+        Self::launch(name, directory, spot, options, lines, password, &["--sentinel"])
     }
 
     fn launch(
         name: &str,
         directory: &Path,
-        place: Place,
+        spot: Spot,
         options: &RedisOptions,
         mut lines: Vec<String>,
         password: Option<String>,
@@ -93,8 +97,8 @@ impl RedisServer {
     ) -> Result<Self, LaunchError> {
         let at = directory.display();
         std::fs::create_dir_all(directory).map_err(LaunchError::of(format!("cannot make {at}")))?;
-        lines.push(format!("port {}", place.plain.port()));
-        lines.extend(place.tls.map(|tls| format!("tls-port {}", tls.port())));
+        lines.push(format!("port {}", spot.plain.port()));
+        lines.extend(spot.tls.map(|tls| format!("tls-port {}", tls.port())));
         let config = directory.join(CONFIG);
         // One that is there was rewritten by the server: it knows who is master, and whose.
         if !config.exists() {
@@ -104,8 +108,9 @@ impl RedisServer {
         let process = Process::new(name, PROGRAM, &directory.join("redis.log"))
             .arguments([config.as_os_str()])
             .arguments(arguments)
+            .entered_by(&spot.entry)
             .own_group(options.own_group);
-        let (plain, tls, directory) = (place.plain, place.tls, directory.to_owned());
+        let (plain, tls, directory) = (spot.plain, spot.tls, directory.to_owned());
         let mut server = Self { process, directory, plain, tls, password };
         server.process.start().map_err(|error| {
             error.with("`redis-server` must be installed (Debian: apt install redis-server)")
@@ -223,11 +228,14 @@ impl RedisServer {
     pub(super) async fn replicates(&self) -> Result<(), LaunchError> {
         let info = self.info("replication").await?;
         let field = |name| info_field(&info, name).unwrap_or_default();
+        let silence = field("master_last_io_seconds_ago");
+        let heard = silence.parse().is_ok_and(|silence: u64| silence <= SILENCE_MAX_S);
         match (field("role"), field("master_link_status")) {
-            ("slave", "up") => Ok(()),
-            (role, link) => {
-                Err(LaunchError::new(format!("{} is {role}, its link {link:?}", self.name())))
-            }
+            ("slave", "up") if heard => Ok(()),
+            (role, link) => Err(LaunchError::new(format!(
+                "{} is {role}, its link {link:?}, silent for {silence} s",
+                self.name()
+            ))),
         }
     }
 }
@@ -256,8 +264,8 @@ impl Redis {
         directory: &Path,
         options: &RedisOptions,
     ) -> Result<Self, LaunchError> {
-        let place = Place::of(directory, options)?;
-        let mut server = RedisServer::start("redis", directory, place, options, &[])?;
+        let spot = Spot::of(directory, options, options.place(&options.places, 0))?;
+        let mut server = RedisServer::start("redis", directory, spot, options, &[])?;
         server.wait_ready().await?;
         Ok(Self { server })
     }

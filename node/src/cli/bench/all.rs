@@ -46,29 +46,20 @@ pub(super) fn parse<T: Args>(arguments: &str) -> Result<T, Failure> {
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
-/// The arguments of each bench for `all`, in its order.
+/// The arguments of each bench for `all --quick`, in its order.
+const QUICK: [(&str, &str); 7] = [
+    ("idle", "--links 200 --seconds 2 --messages 3"),
+    ("fanout", "--links 200 --paced 3 --burst 20"),
+    ("push", "--callers 8 --seconds 1"),
+    ("latency", "--links 100 --rate 200 --seconds 2"),
+    ("ws", "--links 100 --messages 500 --in-flight 64"),
+    ("connect", "--links 200 --rounds 1"),
+    ("resume", "--links 100 --waiting 5"),
+];
+
+/// The arguments of each bench for `all`: in full each has its own defaults.
 fn arguments(quick: bool) -> [(&'static str, &'static str); 7] {
-    if quick {
-        [
-            ("idle", "--links 200 --seconds 2 --messages 3"),
-            ("fanout", "--links 200 --paced 3 --burst 20"),
-            ("push", "--callers 8 --seconds 1"),
-            ("latency", "--links 100 --rate 200 --seconds 2"),
-            ("ws", "--links 100 --messages 500 --in-flight 64"),
-            ("connect", "--links 200 --rounds 1"),
-            ("resume", "--links 100 --waiting 5"),
-        ]
-    } else {
-        [
-            ("idle", ""),
-            ("fanout", ""),
-            ("push", ""),
-            ("latency", ""),
-            ("ws", ""),
-            ("connect", ""),
-            ("resume", ""),
-        ]
-    }
+    if quick { QUICK } else { QUICK.map(|(bench, _)| (bench, "")) }
 }
 
 impl Plan {

@@ -1,5 +1,7 @@
 //! `clarion cluster status`.
 
+use std::collections::BTreeSet;
+
 use clarion_protocol::http::{ClusterNode, ClusterStatus};
 use serde_json::Value;
 
@@ -24,6 +26,7 @@ fn shown(status: &ClusterStatus) -> String {
             text.push_str(&part);
         }
     }
+    text.push_str(&doubles(status));
     for node in status.nodes.iter().filter(|node| node.status.is_none()) {
         text.push_str(&format!("\n{} did not say how it is\n", node.node));
     }
@@ -67,11 +70,14 @@ fn state(node: &ClusterNode) -> String {
     if node.sick {
         words.push("sick".to_owned());
     }
-    if broker && !node.owns && !words.contains(&node.why) {
-        words.push(node.why.clone());
+    let why = node.why.replace('_', " ");
+    if broker && !node.owns && !words.contains(&why) {
+        words.push(why);
     }
-    if node.flaps > 0 {
-        words.push(format!("{} flaps", node.flaps));
+    match node.flaps {
+        0 => {}
+        1 => words.push("came back once".to_owned()),
+        times => words.push(format!("came back {times} times")),
     }
     if words.is_empty() { "ok".to_owned() } else { words.join(", ") }
 }
@@ -79,6 +85,25 @@ fn state(node: &ClusterNode) -> String {
 /// A field of what a node says of itself; newer and older nodes may say it otherwise.
 fn said<'a>(node: &'a ClusterNode, name: &str) -> Option<&'a Value> {
     node.status.as_ref()?.get(name)
+}
+
+/// Two nodes of one id, as the nodes tell: the one that came second is to be renamed.
+fn doubles(status: &ClusterStatus) -> String {
+    let mut told = BTreeSet::new();
+    for node in &status.nodes {
+        let conflicts = said(node, "cluster").and_then(|cluster| cluster["conflicts"].as_array());
+        for conflict in conflicts.into_iter().flatten() {
+            let text = |field: &str| conflict[field].as_str().unwrap_or("?").escape_default();
+            let [id, kept, other, second] =
+                ["id", "kept", "other", "second"].map(|field| text(field).to_string());
+            let first = if second == kept { other } else { kept };
+            told.insert(format!(
+                "\ntwo nodes run as `{id}`: {first} came first, {second} second, which needs an id of \
+                 its own\n"
+            ));
+        }
+    }
+    told.into_iter().collect()
 }
 
 /// Links between nodes: each end tells its own half.
@@ -99,7 +124,10 @@ fn links(status: &ClusterStatus) -> String {
                 table.row([
                     first(node.node.clone()),
                     first(to.to_owned()),
-                    first(format!("{}.{:03} ms", trip_us / 1000, trip_us % 1000)),
+                    first(match trip_us {
+                        0 => "-".to_owned(),
+                        us => format!("{}.{:03} ms", us / 1000, us % 1000),
+                    }),
                     figures["lane"].as_str().unwrap_or("?").to_owned(),
                     figure("credit_bytes"),
                     figure("queued_bytes"),
@@ -215,6 +243,7 @@ mod tests {
             "peers": [{"node": "b", "rtt_us": 1234, "lanes": lanes}],
             "actors": {"relay": {"live": 6, "started": 7, "crashed": 1}},
             "store": {"writable": false, "refuses_because": "no replica", "epoch": 5, "queued": 0},
+            "cluster": {"conflicts": [{"id": "b", "kept": "x:1", "other": "y:2", "second": "x:1"}]},
         });
         let status = ClusterStatus {
             node: "a".to_owned(),

@@ -33,6 +33,9 @@ cluster-config/profiles/README.md describes the format of a profile.";
 /// How long everything may take to end in good order.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
+/// Where the sources keep launch profiles.
+const PROFILES: &str = "cluster-config/profiles";
+
 /// The product that is there from the start.
 const PRODUCT: &str = "demo";
 
@@ -55,7 +58,9 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> {
     let name = arguments.profile.file_stem().map_or("cluster".into(), |n| n.to_string_lossy());
     let directory = arguments.dir.clone().unwrap_or_else(|| Path::new("clarion-data").join(&*name));
-    let mut profile = Profile::load(&arguments.profile).map_err(unusable)?;
+    let path = &arguments.profile;
+    let mut profile = Profile::load(path)
+        .map_err(|error| if path.is_file() { unusable(error) } else { not_there(path, &error) })?;
     if let Some(count) = arguments.nodes {
         profile.set_count(usize::from(count)).map_err(unusable)?;
     }
@@ -251,6 +256,31 @@ fn try_it(cluster: &Cluster, credentials: &Credentials) -> String {
     )
 }
 
+/// No such file: names those that there are.
+fn not_there(path: &Path, error: &clarion_launch::LaunchError) -> Failure {
+    let failure = Failure::new(Exit::Config, error.to_string());
+    let beside = if path.is_dir() { Some(path) } else { path.parent() };
+    let places = [beside.unwrap_or(Path::new("")), Path::new(PROFILES)];
+    match places.into_iter().map(profiles_in).find(|names| !names.is_empty()) {
+        Some(names) => failure.hint(format!("there are {}", names.join(", "))),
+        None => failure.hint(format!("name a launch profile; the sources have some in {PROFILES}")),
+    }
+}
+
+/// The launch profiles of a directory, by their paths.
+fn profiles_in(directory: &Path) -> Vec<String> {
+    let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let entries = std::fs::read_dir(here).into_iter().flatten().map_while(Result::ok);
+    let paths = entries.map(|entry| directory.join(entry.file_name()));
+    let tables = paths.filter(|path| path.extension().is_some_and(|known| known == "toml"));
+    let mut names: Vec<String> = tables
+        .filter(|path| Profile::load(path).is_ok())
+        .map(|path| path.display().to_string())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 fn unusable(error: clarion_launch::LaunchError) -> Failure {
     Failure::new(Exit::Config, error.to_string())
         .hint("cluster-config/profiles/README.md describes the format of a profile")
@@ -260,7 +290,10 @@ fn not_started(error: clarion_launch::LaunchError) -> Failure {
     let failure = Failure::new(Exit::Failed, error.to_string());
     match error.cause() {
         Cause::PortTaken => failure.hint("give --port another one, or --port 0 for any free ones"),
-        Cause::DirectoryInUse => failure,
-        Cause::Other => failure.hint("`clarion doctor` looks at a node's config"),
+        // A node that ends at its start has said why; its config stays, and can be looked at.
+        Cause::Other if failure.message.contains("ended by itself") => {
+            failure.hint("`clarion doctor DIR/NODE/node.toml` looks at all that a node needs")
+        }
+        Cause::DirectoryInUse | Cause::Other => failure,
     }
 }

@@ -4,17 +4,19 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clarion_config::{Config, Environment, Role, StoreKind};
+use clarion_protocol::http::ClusterStatus;
 use clarion_sdk::Admin;
 use clarion_sdk::backend::RequestTuning;
 use clarion_sdk::transport::Tcp;
-use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::report::{Finding, Report};
+use super::seeds;
 use crate::run;
 
 /// How long anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Descriptors of a process besides its links: listeners, the store, the API, other nodes.
 const DESCRIPTORS_BESIDE: u64 = 512;
@@ -24,8 +26,9 @@ const CLOCK_OFF_MS: (u64, u64) = (2000, 500);
 
 /// All checks of a config that is fine by itself.
 pub(super) async fn all(config: &Config, environment: &Environment, report: &mut Report) {
+    let running = running(config, environment).await;
     report.add("open files", open_files(config));
-    for (check, finding) in addresses(config).await {
+    for (check, finding) in addresses(config, running.as_ref()).await {
         report.add(check, finding);
     }
     for finding in store(config, environment).await {
@@ -35,10 +38,11 @@ pub(super) async fn all(config: &Config, environment: &Environment, report: &mut
         report.add("cluster", Finding::ok("this node is alone: cluster.listen is not set"));
         return;
     }
-    for finding in seeds(config).await {
+    let status = running.as_ref().map(|running| &running.status);
+    for finding in seeds::all(config, environment, status).await {
         report.add("seeds", finding);
     }
-    for (check, finding) in nodes(config, environment).await {
+    for (check, finding) in nodes(config, running.as_ref()) {
         report.add(check, finding);
     }
 }
@@ -58,34 +62,88 @@ fn open_files(config: &Config) -> Finding {
     }
 }
 
-/// The addresses to listen on: free, or held by a node that runs.
-async fn addresses(config: &Config) -> Vec<(&'static str, Finding)> {
-    let mut found = vec![("API", listens("http.listen", config.http.listen).await)];
+/// What a node said at this node's API, if one answers there that knows this node's admin token.
+struct Running {
+    status: ClusterStatus,
+    /// The clock of this machine when it said so.
+    said_ms: u64,
+}
+
+async fn running(config: &Config, environment: &Environment) -> Option<Running> {
+    let status = admin(config, environment)?.cluster().await.ok()?;
+    Some(Running { status, said_ms: now_ms() })
+}
+
+impl Running {
+    /// Whether it is the node of the config.
+    fn is(&self, config: &Config) -> bool {
+        self.status.node == config.node.id
+    }
+}
+
+/// Who holds an address that is taken, as far as the API of a running node tells.
+#[derive(Clone, Copy)]
+enum Holder<'a> {
+    /// The node itself: it runs.
+    Itself,
+    /// A node of another name, with the same admin token.
+    Other(&'a str),
+    Unknown,
+}
+
+/// The addresses to listen on: free, or held by this node.
+async fn addresses(config: &Config, running: Option<&Running>) -> Vec<(&'static str, Finding)> {
+    let holder = match running {
+        Some(running) if running.is(config) => Holder::Itself,
+        Some(running) => Holder::Other(&running.status.node),
+        None => Holder::Unknown,
+    };
+    let mut found = vec![("API", listens("http.listen", config.http.listen, holder).await)];
     if config.node.roles.contains(&Role::Gateway) {
-        found.push(("terminals", listens("terminals.listen", config.terminals.listen).await));
+        let listen = config.terminals.listen;
+        found.push(("terminals", listens("terminals.listen", listen, holder).await));
     }
     if let Some(listen) = config.cluster.listen {
-        found.push(("peers", listens("cluster.listen", listen).await));
-        found.push(("gossip", hears("cluster.listen", listen).await));
+        found.push(("peers", listens("cluster.listen", listen, holder).await));
+        found.push(("gossip", hears("cluster.listen", listen, holder).await));
     }
     found
 }
 
-async fn listens(key: &str, address: SocketAddr) -> Finding {
-    judged(key, address, "tcp", TcpListener::bind(address).await.map(drop))
+async fn listens(key: &str, address: SocketAddr, holder: Holder<'_>) -> Finding {
+    judged(key, address, "tcp", TcpListener::bind(address).await.map(drop), holder)
 }
 
-async fn hears(key: &str, address: SocketAddr) -> Finding {
-    judged(key, address, "udp", UdpSocket::bind(address).await.map(drop))
+async fn hears(key: &str, address: SocketAddr, holder: Holder<'_>) -> Finding {
+    judged(key, address, "udp", UdpSocket::bind(address).await.map(drop), holder)
 }
 
-fn judged(key: &str, address: SocketAddr, kind: &str, bound: std::io::Result<()>) -> Finding {
+fn judged(
+    key: &str,
+    address: SocketAddr,
+    kind: &str,
+    bound: std::io::Result<()>,
+    holder: Holder<'_>,
+) -> Finding {
+    let mend = format!("`ss -lntup` shows by whom; stop that, or give {key} another port");
     match bound {
         Ok(()) => Finding::ok(format!("{address}/{kind} is free")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Finding::warn(
-            format!("{address}/{kind} is taken: by this node, if it runs"),
-            format!("`ss -lntup` shows by whom; else give {key} another port"),
-        ),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match holder {
+            Holder::Itself => {
+                Finding::ok(format!("{address}/{kind} is held by this node: it runs"))
+            }
+            Holder::Other(node) => Finding::fail(
+                format!("{address}/{kind} is taken, and {node} runs at this node's http.listen"),
+                mend,
+            ),
+            Holder::Unknown => Finding::warn(
+                format!(
+                    "{address}/{kind} is taken, and no node with this admin token answers at \
+                     http.listen"
+                ),
+                mend,
+            ),
+        },
         Err(error) => Finding::fail(
             format!("{address}/{kind}: {error}"),
             format!("give {key} an address of this machine that this user may listen on"),
@@ -139,24 +197,26 @@ async fn redis(config: &Config, environment: &Environment) -> Vec<Finding> {
             }
         }
         Ok(Err(error)) => {
-            return vec![Finding::fail(error.message, error.mend.unwrap_or_default())];
+            found.push(not_usable(error));
+            found.extend(unreached(config).await);
+            return found;
         }
         Err(_) => {
             let place = run::store::place(config);
             let mend = "start Redis, or correct store.redis_nodes";
-            return vec![Finding::fail(format!("{place}: no answer"), mend)];
+            found.push(Finding::fail(format!("{place}: no answer"), mend));
+            found.extend(unreached(config).await);
+            return found;
         }
     }
     match timeout(PATIENCE * 2, run::store::open(config, environment)).await {
         Ok(Ok(store)) => {
             found.push(Finding::ok(format!("{} holds a store", run::store::place(config))));
-            found.push(clock("Redis", store.time_ms()));
+            found.push(clock("Redis", store.time_ms(), now_ms()));
             // Nothing was written: what cannot be closed is of no interest.
             let _ = timeout(PATIENCE, store.close()).await;
         }
-        Ok(Err(error)) => {
-            found.push(Finding::fail(error.message, error.mend.unwrap_or_default()));
-        }
+        Ok(Err(error)) => found.push(not_usable(error)),
         Err(_) => {
             let place = run::store::place(config);
             let mend = "look at the load and the log of the Redis servers";
@@ -166,9 +226,36 @@ async fn redis(config: &Config, environment: &Environment) -> Vec<Finding> {
     found
 }
 
-fn clock(whose: &str, their_ms: u64) -> Finding {
-    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let ours_ms = u64::try_from(ours.as_millis()).unwrap_or(u64::MAX);
+/// An error of the store, without the advice to run this command.
+fn not_usable(error: run::StartError) -> Finding {
+    let mend = error.mend.unwrap_or_default();
+    let told = mend.split("; ").filter(|part| !part.starts_with("`clarion doctor"));
+    Finding::fail(error.message, told.collect::<Vec<_>>().join("; "))
+}
+
+/// Which of the servers that the config names nobody listens for.
+async fn unreached(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for server in &config.store.redis_nodes {
+        let why = match timeout(PATIENCE, TcpStream::connect(server)).await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        let mend = "start it, or open its port in the firewall, or correct store.redis_nodes";
+        found.push(Finding::warn(format!("{server}: {why}"), mend));
+    }
+    found
+}
+
+/// The clock of this machine, Unix milliseconds.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Two clocks, read at the same moment.
+fn clock(whose: &str, their_ms: u64, ours_ms: u64) -> Finding {
     let off_ms = ours_ms.abs_diff(their_ms);
     let message = format!("the clock is {off_ms} ms from that of {whose}");
     let mend = "keep all machines on NTP (`timedatectl` says whether this one is)";
@@ -179,72 +266,10 @@ fn clock(whose: &str, their_ms: u64) -> Finding {
     }
 }
 
-/// Whether the seeds have names and listen.
-async fn seeds(config: &Config) -> Vec<Finding> {
-    let own = config.cluster.advertise.or(config.cluster.listen);
-    if config.cluster.seeds.is_empty() {
-        return vec![Finding::ok("none: this node begins the cluster, others name it as theirs")];
-    }
-    let mut found = Vec::new();
-    let mut reached = 0;
-    for seed in &config.cluster.seeds {
-        let addresses: Vec<SocketAddr> = match timeout(PATIENCE, lookup_host(seed)).await {
-            Ok(Ok(addresses)) => addresses.collect(),
-            Ok(Err(error)) => {
-                let mend = "correct cluster.seeds, or the DNS of this machine";
-                found.push(Finding::warn(format!("{seed}: {error}"), mend));
-                continue;
-            }
-            Err(_) => {
-                found.push(Finding::warn(format!("{seed}: no name service"), "mend the DNS"));
-                continue;
-            }
-        };
-        if own.is_some_and(|own| addresses.contains(&own)) {
-            found.push(Finding::ok(format!("{seed} is this node")));
-            reached += 1;
-            continue;
-        }
-        let connected = async {
-            let mut why = "it has no address".to_owned();
-            for address in &addresses {
-                match TcpStream::connect(address).await {
-                    Ok(_) => return Ok(()),
-                    Err(error) => why = error.to_string(),
-                }
-            }
-            Err(why)
-        };
-        match timeout(PATIENCE, connected).await {
-            Ok(Ok(())) => {
-                reached += 1;
-                found.push(Finding::ok(format!("{seed} listens")));
-            }
-            Ok(Err(why)) => found.push(unreached(seed, &why)),
-            Err(_) => found.push(unreached(seed, "no answer")),
-        }
-    }
-    if reached == 0 {
-        found.push(Finding::fail(
-            "no seed is reached: this node would be a cluster of its own",
-            "start one of the seeds first, or open their port (TCP and UDP) in the firewall",
-        ));
-    }
-    found
-}
-
-fn unreached(seed: &str, why: &str) -> Finding {
-    Finding::warn(
-        format!("{seed}: {why}"),
-        "start that node, or open its port (TCP and UDP) in the firewall; one seed that answers is \
-         enough",
-    )
-}
-
 /// What the running node says of the others, when it runs.
-async fn nodes(config: &Config, environment: &Environment) -> Vec<(&'static str, Finding)> {
-    let Some(admin) = admin(config, environment) else { return Vec::new() };
-    let Ok(cluster) = admin.cluster().await else {
+fn nodes(config: &Config, running: Option<&Running>) -> Vec<(&'static str, Finding)> {
+    let Some(Running { status: cluster, said_ms }) = running.filter(|running| running.is(config))
+    else {
         return vec![("nodes", Finding::ok("this node does not run: nobody to ask about others"))];
     };
     let mut found = Vec::new();
@@ -256,8 +281,11 @@ async fn nodes(config: &Config, environment: &Environment) -> Vec<(&'static str,
             )
         } else if node.sick {
             Finding::warn(
-                format!("{} says that parts of it make no progress", node.node),
-                "look at its log and load",
+                format!(
+                    "{} is sick: parts of it make no progress, or it does not reach the store",
+                    node.node
+                ),
+                "look at its log, its load and its way to the store",
             )
         } else {
             Finding::ok(format!("{} {} is reached", node.node, node.version))
@@ -265,7 +293,7 @@ async fn nodes(config: &Config, environment: &Environment) -> Vec<(&'static str,
         found.push(("nodes", finding));
         let time_ms = node.status.as_ref().and_then(|status| status["time_ms"].as_u64());
         if let Some(time_ms) = time_ms.filter(|_| node.node != cluster.node) {
-            found.push(("clocks", clock(&node.node, time_ms)));
+            found.push(("clocks", clock(&node.node, time_ms, *said_ms)));
         }
     }
     let mut versions: Vec<&str> = cluster.nodes.iter().map(|node| node.version.as_str()).collect();
@@ -304,21 +332,29 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_worth_a_look_and_an_address_of_another_machine_fails() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let finding = listens("http.listen", taken.local_addr().unwrap()).await;
-        assert_eq!(finding.level, Level::Warn, "{finding:?}");
-        let free = listens("http.listen", "127.0.0.1:0".parse().unwrap()).await;
+        let address = taken.local_addr().unwrap();
+        for (holder, level) in [
+            (Holder::Unknown, Level::Warn),
+            (Holder::Itself, Level::Ok),
+            (Holder::Other("b"), Level::Fail),
+        ] {
+            let finding = listens("http.listen", address, holder).await;
+            assert_eq!(finding.level, level, "{finding:?}");
+        }
+        let unknown = Holder::Unknown;
+        let free = listens("http.listen", "127.0.0.1:0".parse().unwrap(), unknown).await;
         assert_eq!(free.level, Level::Ok, "{free:?}");
-        let elsewhere = hears("cluster.listen", "192.0.2.1:0".parse().unwrap()).await;
+        let elsewhere = hears("cluster.listen", "192.0.2.1:0".parse().unwrap(), unknown).await;
         assert_eq!(elsewhere.level, Level::Fail, "{elsewhere:?}");
     }
 
     #[test]
     fn clocks_are_judged_by_how_far_they_are_off() {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let now_ms = u64::try_from(now.as_millis()).unwrap();
-        assert_eq!(clock("x", now_ms).level, Level::Ok);
-        assert_eq!(clock("x", now_ms - 60_000).level, Level::Fail);
-        assert_eq!(clock("x", now_ms + 60_000).level, Level::Fail);
+        let level = |theirs, ours| clock("x", theirs, ours).level;
+        assert_eq!(level(100_000, 100_400), Level::Ok);
+        assert_eq!(level(100_000, 101_000), Level::Warn);
+        assert_eq!(level(160_000, 100_000), Level::Fail);
+        assert_eq!(level(100_000, 160_000), Level::Fail);
     }
 
     #[test]
@@ -335,23 +371,5 @@ mod tests {
         assert_eq!(super::directory(&config).level, Level::Ok);
         config.store.free_bytes_min = u64::MAX;
         assert_eq!(super::directory(&config).level, Level::Fail);
-    }
-
-    #[tokio::test]
-    async fn seeds_that_nobody_answers_for_fail_together() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (there, gone) = {
-            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            (listener.local_addr().unwrap(), gone.local_addr().unwrap())
-        };
-        let mut config = Config::default();
-        config.cluster.listen = Some("127.0.0.1:1".parse().unwrap());
-        config.cluster.seeds = vec![gone.to_string()];
-        let levels = |found: &[Finding]| found.iter().map(|f| f.level).collect::<Vec<_>>();
-        assert_eq!(levels(&seeds(&config).await), [Level::Warn, Level::Fail]);
-        config.cluster.seeds.push(there.to_string());
-        assert_eq!(levels(&seeds(&config).await), [Level::Warn, Level::Ok]);
-        config.cluster.seeds = vec!["127.0.0.1:1".to_owned()];
-        assert_eq!(levels(&seeds(&config).await), [Level::Ok], "its own address");
     }
 }

@@ -106,7 +106,7 @@ pub struct Load {
     pub links_max: u64,
     /// Sessions of terminals.
     pub sessions: u64,
-    /// CPU of its process, in thousandths of a core.
+    /// CPU of its process, in thousandths of what it may use: 1000 is all of its cores.
     pub cpu_permille: u32,
 }
 

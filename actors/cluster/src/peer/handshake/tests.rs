@@ -186,6 +186,26 @@ async fn a_stranger_does_not_learn_whom_a_node_wants() {
 }
 
 #[tokio::test]
+async fn who_only_asks_proves_the_cookie_too_and_gets_no_link() {
+    let (a, b) = (end("a", 1), end("b", 2));
+    let other = End { cookie: Cookie::new("fedcba9876543210").unwrap(), ..end("a", 1) };
+    for (asker, knows) in [(&a, true), (&other, false)] {
+        let (mut near, mut far) = tokio::io::duplex(4096);
+        let (local, asking) = (b.local(), asker.local());
+        let nobody_is_wanted = accept(&mut far, &local, |_| true, |_, _| false);
+        let (at_a, at_b) = tokio::join!(ask(&mut near, &asking), nobody_is_wanted);
+        if knows {
+            let there = at_a.unwrap();
+            assert_eq!((&*there.id, there.boot), ("b", BootId(2)));
+            assert!(matches!(at_b, Err(HandshakeError::Asked)), "{at_b:?}");
+        } else {
+            assert_eq!(refusal(at_a), (Refusal::Cookie, true));
+            assert_eq!(refusal(at_b), (Refusal::Cookie, false));
+        }
+    }
+}
+
+#[tokio::test]
 async fn noise_and_long_parts_end_it_at_once() {
     let b = end("b", 2);
     let mut long = MAGIC.to_vec();

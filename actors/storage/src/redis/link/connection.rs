@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ::redis::Value;
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,6 +56,8 @@ pub(super) struct Connection {
     output: BytesMut,
     decoder: Decoder,
     expected: usize,
+    /// Something of the round was handed to the socket.
+    begun: bool,
     /// Scripts that this server knows since we connected.
     pub(super) scripts: HashSet<&'static str>,
 }
@@ -90,6 +93,7 @@ impl Dialer {
             output: BytesMut::new(),
             decoder: Decoder::default(),
             expected: 0,
+            begun: false,
             scripts: HashSet::new(),
         };
         if let Some(password) = &self.login.password {
@@ -119,9 +123,14 @@ impl Connection {
     /// Sends the round and takes its replies. Not to be dropped half-way unless the connection is
     /// dropped with it.
     pub(super) async fn round(&mut self) -> Result<Vec<Reply>, LinkError> {
-        self.socket.write_all(&self.output).await?;
+        self.begun = false;
+        while !self.output.is_empty() {
+            if self.socket.write_buf(&mut self.output).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+            }
+            self.begun = true;
+        }
         self.socket.flush().await?;
-        self.output.clear();
         let count = std::mem::take(&mut self.expected);
         let mut replies = Vec::with_capacity(count);
         while replies.len() < count {
@@ -142,6 +151,17 @@ impl Connection {
             }
         }
         Ok(replies)
+    }
+
+    /// Whether the server may have heard of the round that failed.
+    pub(super) const fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether the server has closed it, or said something that nobody asked for: nothing is to be sent.
+    pub(super) fn is_dead(&mut self) -> bool {
+        self.input.reserve(READ_BYTES_MIN);
+        self.socket.read_buf(&mut self.input).now_or_never().is_some()
     }
 
     /// Sends what was pushed last, alone, and takes its answer; a refusal is an error.

@@ -20,6 +20,9 @@ pub(super) fn judge(error: &ServerError, wish: Wish, what: &str) -> Fault {
     match error.code() {
         "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "MOVED" | "UNBLOCKED"
         | "NOAUTH" => unavailable(true),
+        // A slot on its way. ASK is not followed: over there a script would take a key of the log that has
+        // not arrived yet for one that does not exist, and nothing tells the two apart. It ends with
+        // the move, when MOVED or the next look at the cluster names the new server.
         "ASK" | "TRYAGAIN" | "MISCONF" | "NOREPLICAS" | "BUSY" | "NOPERM" | "NOSCRIPT" => {
             unavailable(false)
         }

@@ -224,8 +224,12 @@ impl Worker {
             self.backoff.reset();
         }
         let address = self.master.borrow_and_update().address.clone()?;
-        if let Some(connection) = self.connection.take() {
-            return Some((connection, address));
+        if let Some(mut connection) = self.connection.take() {
+            if !connection.is_dead() {
+                return Some((connection, address));
+            }
+            // What would be sent over it nobody could say anything of.
+            self.given_up("the server has closed it");
         }
         if self.backoff.waiting(Instant::now()) {
             return None;
@@ -275,7 +279,10 @@ impl Worker {
         let mut replies = match outcome {
             Ok(replies) => replies.into_iter(),
             Err(why) => {
-                calls.into_iter().for_each(|call| call.lost(&why));
+                for call in calls {
+                    // A call that never left this process has certainly not happened.
+                    if connection.begun() { call.lost(&why) } else { call.refuse(&why) }
+                }
                 return Err(why);
             }
         };

@@ -53,6 +53,8 @@ impl Drop for Entry {
 pub(super) struct Map {
     pub(super) shards: Vec<Arc<Entry>>,
     by_slot: Vec<u16>,
+    /// Rises with every change of which shard serves what.
+    pub(super) version: u64,
     /// In a cluster: id of the master and slots of each shard, in the order of `shards`.
     serves: Vec<(Arc<str>, Vec<Range>)>,
 }
@@ -76,7 +78,7 @@ impl Maker {
             Entry::start(shard)
         };
         let shards = names.iter().enumerate().map(shard).collect();
-        Map { shards, by_slot, serves: Vec::new() }
+        Map { shards, by_slot, version: 0, serves: Vec::new() }
     }
 
     fn master(&self, address: Option<Arc<str>>, owns: impl Fn(u16) -> bool) -> Master {
@@ -98,6 +100,7 @@ impl Maker {
         let mut next = Map {
             shards: map.shards.clone(),
             by_slot: vec![NOBODY; usize::from(SLOTS)],
+            version: map.version + 1,
             serves: map.serves.clone(),
         };
         next.serves.iter_mut().for_each(|(_, slots)| slots.clear());

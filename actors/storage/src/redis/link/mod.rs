@@ -51,11 +51,13 @@ use crate::{StoreError, StoreResult};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ShardId(pub(crate) u16);
 
-/// A stretch of time in which a shard's master was one process.
+/// A stretch of time in which a shard's master was one process, and no slot moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Term {
     shard: ShardId,
     term: u64,
+    /// What was read in it was read from this shard, unless the map has changed since.
+    map: u64,
 }
 
 /// How the link is.
@@ -207,6 +209,11 @@ impl Shards {
         }
     }
 
+    /// Nobody waits longer than this for a call; what executes later was stalled on its way.
+    pub(crate) fn timeout_ms(&self) -> u64 {
+        self.settings.timeout.as_millis() as u64
+    }
+
     /// The shard of a tag: what stands between the braces of a key.
     #[cfg(test)]
     pub(crate) fn shard_of(&self, tag: &str) -> ShardId {
@@ -269,19 +276,21 @@ impl Shards {
             Some((shard, entry)) => (shard, entry.shard.term()),
             None => (u16::MAX, 0),
         };
-        Term { shard: ShardId(shard), term }
+        Term { shard: ShardId(shard), term, map: map.version }
     }
 
     /// Returns when everything that was read from a shard since `term` was taken is on `replicas_min`
-    /// replicas too (I1): the master has been the same all the time, and they confirm a fence. Shared
-    /// with whoever asks at the same time.
+    /// replicas too (I1): the master has been the same all the time, what it was asked for has not moved
+    /// to another one before it was read, and they confirm a fence. Shared with whoever asks at the
+    /// same time.
     pub(crate) async fn confirm(&self, term: Term) -> StoreResult<()> {
         let entry = self.map().shards.get(usize::from(term.shard.0)).map(Arc::clone);
         let changed = || StoreError::Unavailable("another master was named meanwhile".into());
         let entry = entry.ok_or_else(changed)?;
         let deadline = Instant::now() + self.settings.timeout;
         entry.confirms.call(Request::Nothing, Wish::Durable, 0, deadline).await?;
-        if entry.shard.term() == term.term { Ok(()) } else { Err(changed()) }
+        let same = entry.shard.term() == term.term && self.map().version == term.map;
+        if same { Ok(()) } else { Err(changed()) }
     }
 
     fn lowest(&self, now: Instant) -> Option<Duration> {

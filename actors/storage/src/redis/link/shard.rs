@@ -141,7 +141,8 @@ impl Shard {
         self.master.send_if_modified(|now| {
             let changed = *now != master;
             if changed {
-                tracing::info!(shard = self.name, address = ?master.address, "Redis master");
+                let address = master.address.as_deref().unwrap_or("not known");
+                tracing::info!(shard = self.name, address, "Redis master");
                 *now = master;
                 self.new_term();
             }

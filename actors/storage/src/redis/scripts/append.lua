@@ -8,6 +8,11 @@ local key, kind = KEYS[1], ARGV[1]
 local now = now_ms(ARGV[2])
 local wide = kind == 's' or kind == 'b'
 local m, fresh = meta_load(key, kind)
+-- The clock of a server that took over may be behind, by what clocks may differ: time in a log goes on
+-- from its last append, or an attempt that is over could still come through after its retry (I2).
+-- A last append further ahead was made by a clock that was wrong.
+local last_ms = ORIGIN_MS + math.floor(m.last / 4096)
+if m.last > 0 and last_ms > now and last_ms <= now + 4000 then now = last_ms end
 local out, fields, soonest = { fresh and 1 or 0 }, {}, m.soonest
 local kept_longest = 0
 
@@ -60,7 +65,7 @@ local function room(size, entries_max, bytes_max, evict)
     local value = oldest[2][2]
     local _, expires = entry_head(value)
     local stay = expires <= now and EXPIRED or EVICTED
-    stream_remove(key, kind, m, stream_offset(oldest[1]), value, stay)
+    stream_remove(key, kind, m, stream_offset(oldest[1]), value, stay, now)
     if stay == EVICTED then evicted = evicted + 1 end
   end
   return evicted

@@ -1,9 +1,11 @@
 -- Changes a terminal's record: a session opens, a topic is joined (I3, I7).
 -- ARGV: time shift, ms that the record lives, epoch, 'open' or 'join', user, kind, most topics,
--- whether it lifts a ban, broadcast head or '', `counted` of the user's inbox or '', then for each
--- topic two: name, head or ''.
+-- whether it lifts a ban, broadcast head or '', `counted` of the user's inbox or '', tellers and
+-- up to where all of theirs is counted, tickets that are known to be counted, then for each topic two:
+-- name, head or ''.
 -- What begins at a head of another log needs that head: without it nothing changes and the answer is
--- 0 and the names of the logs (b, u, s<topic>) to be joined first.
+-- 0 and the names of the logs (b, u, s<topic>) to be joined first; p: what is pending of the former
+-- user's inbox is to be counted first.
 -- Else: 1, record before or '', record now, head of the inbox, now, then the logs joined in vain.
 local key = KEYS[1]
 local shift, retention, epoch, mode = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -23,8 +25,10 @@ local rebinds = mode == 'open' and user ~= (r and r.user or '')
 if rebinds and user ~= '' then
   if counted == '' then needs[#needs + 1] = 'u' end
 end
+local former = rebinds and r and record_sub(r, 'u')
+if former and not sub_counted(former, ARGV[11], ARGV[12]) then needs[#needs + 1] = 'p' end
 local joins = {}
-for i = 11, #ARGV, 2 do
+for i = 13, #ARGV, 2 do
   local log, head = 's' .. ARGV[i], ARGV[i + 1]
   local sub = r and record_sub(r, log)
   local free = (not sub or (lifts and sub.banned)) and topics < topics_max and not joins[log]

@@ -1,10 +1,11 @@
 -- Counts what cursors passed in a log with many readers (I13): how many readers came past each
 -- entry, given where their ranges begin and end, and entries that ended otherwise.
--- ARGV: kind, time shift, terminal, its settled position before and now (user's inbox only, else ''),
--- behind which offset to begin, up to which, most entries at once, whether they left, how many edges,
+-- ARGV: kind, time shift, three that make it happen once: in a user's inbox the terminal, its settled
+-- position before and now; else the teller or '', its batch, whose part is left out of it; behind which offset to begin, up to which, most entries at once, whether they left, when, how many edges,
 -- then for each offset, change by acknowledgement (or leaving), by gap; then for each exception offset, acknowledgements to take
 -- back, gaps to take back, expired, undeliverable, suppressed.
--- Answers the offset it came to, or 0 when it is done.
+-- Answers the offset it came to; 0 when it is done, or was before; 1 if nothing is taken from the
+-- teller any more.
 local key, kind, terminal = KEYS[1], ARGV[1], ARGV[3]
 local now = now_ms(ARGV[2])
 local from, up_to, limit = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -14,13 +15,28 @@ if kind == 'u' then
   -- No reader any more, or counted before (exactly once).
   if not position or position >= tonumber(ARGV[5]) then return 0 end
   -- A count that never came: acknowledged.
-  rows_passed(key, position, tonumber(ARGV[4]), BY_ACK, now)
+  rows_passed(key, position, tonumber(ARGV[4]), BY_ACK, now, now)
   limit = -1
 end
 
+local teller, told = kind ~= 'u' and ARGV[3] or '', nil
+if teller ~= '' then
+  if redis.call('HEXISTS', key, '0') == 0 then return 0 end
+  told = told_load(key, teller)
+  local batch = tonumber(ARGV[4])
+  if batch < told.batch or (batch == told.batch and told.part == WHOLE) then return 0 end
+  if told.closed > 0 then return 1 end
+  if batch == told.batch then
+    from = math.max(from, told.part)
+  else
+    told.batch, told.left_out, told.up_to = batch, ARGV[5], math.max(told.up_to, up_to)
+  end
+end
+
 local how = ARGV[9] == '1' and BY_LEAVING or BY_ACK
-local at = 11
-local edges_end = at + 3 * tonumber(ARGV[10])
+local passed_ms = tonumber(ARGV[10])
+local at = 12
+local edges_end = at + 3 * tonumber(ARGV[11])
 local exceptions = {}
 for i = edges_end, #ARGV, 6 do
   exceptions[tonumber(ARGV[i])] = i
@@ -46,8 +62,8 @@ for i = 1, #rows, 2 do
         row.undeliverable = row.undeliverable + tonumber(ARGV[exception + 4])
         row.suppressed = row.suppressed + tonumber(ARGV[exception + 5])
       end
-      if here_acks > 0 then row_count(row, how, here_acks, now) end
-      if here_gaps > 0 then row_count(row, BY_GAP, here_gaps, now) end
+      if here_acks > 0 then row_count(row, how, here_acks, now, passed_ms) end
+      if here_gaps > 0 then row_count(row, BY_GAP, here_gaps, now, passed_ms) end
       redis.call('HSET', key .. ':c', rows[i], counts_pack(row))
     end
   end
@@ -59,5 +75,10 @@ if kind == 'u' then
   meta_save(key, m)
   return 0
 end
-if limit > 0 and #rows == 2 * limit then return tonumber(rows[#rows]) end
-return 0
+local came_to = 0
+if limit > 0 and #rows == 2 * limit then came_to = tonumber(rows[#rows]) end
+if told then
+  told.part = came_to > 0 and came_to or WHOLE
+  told_save(key, teller, told)
+end
+return came_to

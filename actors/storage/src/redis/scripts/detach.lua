@@ -1,7 +1,8 @@
 -- A terminal leaves a topic, by itself or banned by the back-end; its cursor is dropped.
 -- ARGV: time shift, ms that the record lives, epoch, topic, whether it is a ban, most bans,
--- broadcast head or ''.
--- 0: a ban of a terminal that is not known needs the broadcast's head. Else 1, whether it was in,
+-- broadcast head or '', tellers and up to where all of theirs is counted, a ticket that is known to be
+-- counted or ''.
+-- 2: what its cursor passed is not known to be counted: that, up to where it goes. 0: a ban of a terminal that is not known needs the broadcast's head. Else 1, whether it was in,
 -- up to where it had settled, whether a ban was dropped for the new one, whether the head was used.
 local key, log = KEYS[1], 's' .. ARGV[4]
 local epoch, bans, broadcast = tonumber(ARGV[3]), ARGV[5] == '1', ARGV[7]
@@ -12,6 +13,9 @@ local sub, index
 local used = 0
 if r then sub, index = record_sub(r, log) end
 local reading = sub and not sub.banned
+if reading and not sub_counted(sub, ARGV[8], ARGV[9]) then
+  return { 2, sub.pending, sub_settled(sub) }
+end
 if not reading and not (bans and not sub) then
   return { 1, 0, 0, 0, 0 }
 end

@@ -2,12 +2,13 @@
 -- ARGV: kind, time shift, grace in ms, ms that the key lives, where to go on in a topic or broadcast
 -- (0: at its beginning), soonest expiry seen so far, head at the beginning, most entries at once.
 -- Answers entries and records removed, where to go on (0: through), soonest expiry, head at the
--- beginning, when the terminal was last seen (0: not known), whether there is such a log.
+-- beginning, when the terminal was last seen (0: not known), whether there is such a log, the
+-- terminal's record if something in it is pending.
 local key, kind, shift = KEYS[1], ARGV[1], ARGV[2]
 local now, grace = now_ms(shift), tonumber(ARGV[3])
 local from, soonest, head, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local m, fresh = meta_load(key, kind)
-local removed, records, resume, seen = 0, 0, 0, 0
+local removed, records, resume, seen, record = 0, 0, 0, 0, ''
 local before = meta_pack(m)
 if not fresh then
   if kind == 't' or kind == 'u' then
@@ -20,7 +21,7 @@ if not fresh then
       local value = item[2][2]
       local _, expires = entry_head(value)
       if expires + grace <= now then
-        stream_remove(key, kind, m, from, value, EXPIRED)
+        stream_remove(key, kind, m, from, value, EXPIRED, now)
         removed = removed + 1
       elseif expires < soonest then
         soonest = expires
@@ -37,10 +38,14 @@ if not fresh then
   if kind == 't' then
     local r = record_load(m)
     seen = r and r.seen or 0
+    for _, sub in ipairs(r and r.subs or {}) do
+      if sub.pending ~= '' then record = m.record end
+    end
   elseif redis.call('EXISTS', key .. ':m') == 1 or m.count > 0 or m.readers > 0 then
     redis.call('PEXPIRE', key, ARGV[4])
     redis.call('PEXPIRE', key .. ':m', ARGV[4])
   end
+  if tonumber(ARGV[5]) == 0 and (kind == 's' or kind == 'b') then told_prune(key, now) end
 end
 local rows = key .. ':c'
 local length = redis.call('HLEN', rows)
@@ -49,4 +54,4 @@ if length > 0 and length <= 512 then
 elseif length > 0 then
   records = rows_prune(key, kind, redis.call('HRANDFIELD', rows, 512, 'WITHVALUES'), now)
 end
-return { removed, records, resume, soonest, head, seen, fresh and 0 or 1 }
+return { removed, records, resume, soonest, head, seen, fresh and 0 or 1, record }

@@ -31,29 +31,20 @@ struct Parts {
     redis: super::redis::Options,
 }
 
-/// The arguments of each part for `all`, in its order.
-const fn arguments(quick: bool) -> [(&'static str, &'static str); 7] {
-    if quick {
-        [
-            ("latency", "--links 60 --rate 100 --seconds 2"),
-            ("sessions", "--nodes 1,2 --links 100 --seconds 3"),
-            ("wide", "--nodes 2 --links 200 --messages 2"),
-            ("overload", "--links 60 --rate 200 --seconds 3 --normal 3"),
-            ("detect", "--links 60 --rate 100 --seconds 8 --rounds 1"),
-            ("hang", "--links 60 --callers 4 --seconds 5 --around 2"),
-            ("redis", "--links 50 --messages 4"),
-        ]
-    } else {
-        [
-            ("latency", ""),
-            ("sessions", ""),
-            ("wide", ""),
-            ("overload", ""),
-            ("detect", ""),
-            ("hang", ""),
-            ("redis", ""),
-        ]
-    }
+/// The arguments of each part for `all --quick`, in its order.
+const QUICK: [(&str, &str); 7] = [
+    ("latency", "--links 60 --rate 100 --seconds 2"),
+    ("sessions", "--nodes 1,2 --links 100 --heartbeat-s 1 --seconds 3"),
+    ("wide", "--nodes 2 --links 200 --messages 2"),
+    ("overload", "--links 60 --rate 200 --seconds 3 --normal 3"),
+    ("detect", "--links 60 --rate 100 --seconds 8 --rounds 1"),
+    ("hang", "--links 60 --callers 4 --seconds 5 --around 2"),
+    ("redis", "--links 50 --messages 4"),
+];
+
+/// The arguments of each part for `all`: in full each has its own defaults.
+fn arguments(quick: bool) -> [(&'static str, &'static str); 7] {
+    if quick { QUICK } else { QUICK.map(|(part, _)| (part, "")) }
 }
 
 impl Parts {

@@ -74,7 +74,7 @@ pub(super) async fn run(
     common: &Common,
     output: Output,
 ) -> Result<Report, Failure> {
-    let plan = Plan { nodes: options.nodes, replicas: REPLICAS };
+    let plan = Plan::new(options.nodes, REPLICAS);
     let mut ground = Ground::set("detect", plan, common, output).await?;
     let client = common.client.unwrap_or(Client::Raw);
     let stay: Vec<usize> = (0..usize::from(options.nodes) - 1).collect();
@@ -88,10 +88,15 @@ pub(super) async fn run(
         let fault = Fault { signal, first: u64::from(number) << 32 };
         round(&ground, &mut loads, &stay, fault, &options, waits).await?;
         let longest = waits.longest.last().copied().unwrap_or_default();
-        let (clear, all) = (longest.clear / 1_000_000, longest.all / 1_000_000);
+        let ms = |ns: u64| ns / 1_000_000;
         ground.progress(&format!(
-            "round {}: {signal:?}, {clear} ms, with what was under way {all} ms",
-            number + 1
+            "round {}: {signal:?}, {} ms (due {} ms after it, answered {} ms after it), with what was \
+             under way {} ms",
+            number + 1,
+            ms(longest.clear),
+            ms(longest.clear_due),
+            ms(longest.clear_answered),
+            ms(longest.all)
         ));
         if let Some(victim) = ground.cluster.nodes.last_mut() {
             victim.kill().await.map_err(launch)?;
@@ -187,6 +192,9 @@ struct Longest {
     all: u64,
     /// Of those of them whose logs had no push under way when it happened.
     clear: u64,
+    /// Of that one, since the fault: when it was due, and when it was answered.
+    clear_due: u64,
+    clear_answered: u64,
 }
 
 fn longest_waits(sent: &[Sent], arrivals: &Arrivals, fault_ns: u64) -> Longest {
@@ -204,8 +212,10 @@ fn longest_waits(sent: &[Sent], arrivals: &Arrivals, fault_ns: u64) -> Longest {
         }
         let wait = at.saturating_sub(sent.due_ns.max(fault_ns));
         longest.all = longest.all.max(wait);
-        if !unclear.contains(&sent.terminal) {
-            longest.clear = longest.clear.max(wait);
+        if !unclear.contains(&sent.terminal) && wait > longest.clear {
+            longest.clear = wait;
+            longest.clear_due = sent.due_ns.saturating_sub(fault_ns);
+            longest.clear_answered = sent.answered_ns.saturating_sub(fault_ns);
         }
     }
     longest
@@ -226,7 +236,14 @@ mod tests {
         let sent = [sent(0, 0, 10 * MS), sent(1, 1, 90 * MS), sent(2, 2, 200 * MS)];
         let arrivals = Arrivals::of(vec![(0, 15 * MS), (1, 450 * MS), (2, 205 * MS)]);
         let longest = longest_waits(&sent, &arrivals, 100 * MS);
-        assert_eq!(longest, Longest { before: 5 * MS, all: 350 * MS, clear: 5 * MS });
+        let expected = Longest {
+            before: 5 * MS,
+            all: 350 * MS,
+            clear: 5 * MS,
+            clear_due: 100 * MS,
+            clear_answered: 100 * MS,
+        };
+        assert_eq!(longest, expected);
         let none = longest_waits(&sent, &Arrivals::of(Vec::new()), 100 * MS);
         assert_eq!(none, Longest::default());
     }

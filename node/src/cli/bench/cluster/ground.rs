@@ -28,10 +28,8 @@ drain_timeout_ms = 2000
 [common.terminals]
 links_per_ip_max = 0
 accepts_per_s_max = 1000000
-[common.session]
-# Every link is heard of each 30 s, so that idle CPU is that of this heartbeat.
-heartbeat_min_ms = 30000
-heartbeat_max_ms = 30000
+# Terminals stay where they were put.
+rebalance_links_per_s = 0
 [common.log]
 level = \"warn\"
 ";
@@ -52,6 +50,15 @@ pub(super) struct Plan {
     pub(super) nodes: u16,
     /// Replicas of the Redis master; with any, one confirms every append (`WAIT 1`).
     pub(super) replicas: u16,
+    /// Every link is heard of so often, so that idle CPU is that of this heartbeat; seconds.
+    pub(super) heartbeat_s: u32,
+}
+
+impl Plan {
+    /// So many nodes, so many replicas of the Redis master, and a heartbeat of 30 s.
+    pub(super) const fn new(nodes: u16, replicas: u16) -> Self {
+        Self { nodes, replicas, heartbeat_s: 30 }
+    }
 }
 
 /// A running cluster with a product.
@@ -101,6 +108,11 @@ impl Ground {
     /// Says on stderr how far the part is.
     pub(super) fn progress(&self, text: &str) {
         self.output.note(&format!("bench cluster {}: {text}", self.part));
+    }
+
+    /// The numbers of all nodes.
+    pub(super) fn all(&self) -> Vec<usize> {
+        (0..self.cluster.nodes.len()).collect()
     }
 
     /// One of the nodes.
@@ -249,9 +261,11 @@ fn profile(plan: Plan) -> String {
         0 => "layout = \"standalone\"".to_owned(),
         replicas => format!("layout = \"replicated\"\nreplicas = {replicas}"),
     };
+    let heartbeat_ms = plan.heartbeat_s * 1000;
     format!(
-        "[profile]\nabout = \"a bench\"\n[redis]\n{redis}\n{COMMON}\n[[nodes]]\nname = \"node\"\n\
-         count = {}\n",
+        "[profile]\nabout = \"a bench\"\n[redis]\n{redis}\n{COMMON}\n[common.session]\n\
+         heartbeat_min_ms = {heartbeat_ms}\nheartbeat_max_ms = {heartbeat_ms}\n[[nodes]]\n\
+         name = \"node\"\ncount = {}\n",
         plan.nodes
     )
 }
@@ -286,7 +300,7 @@ mod tests {
     #[test]
     fn the_profiles_are_ones_that_the_launcher_reads() {
         for replicas in [0, 2] {
-            let text = profile(Plan { nodes: 3, replicas });
+            let text = profile(Plan::new(3, replicas));
             let profile = Profile::parse(&text, std::path::Path::new("base")).unwrap();
             assert_eq!(profile.names(), ["node-1", "node-2", "node-3"]);
             assert_eq!(profile.redis.replicas(), usize::from(replicas));

@@ -49,10 +49,10 @@ pub(super) async fn run(
     common: &Common,
     output: Output,
 ) -> Result<Report, Failure> {
-    let plan = Plan { nodes: options.nodes, replicas: REPLICAS };
+    let plan = Plan::new(options.nodes, REPLICAS);
     let ground = Ground::set("latency", plan, common, output).await?;
     let client = common.client.unwrap_or(Client::Sdk);
-    let all: Vec<usize> = (0..usize::from(options.nodes)).collect();
+    let all = ground.all();
     let mut loads = ground.connected(client, options.terminals, &all).await?;
     let owners = ground.owners(options.terminals).await?;
     let pushers = ground.pushers(&all)?;

@@ -55,10 +55,10 @@ pub(super) async fn run(
     common: &Common,
     output: Output,
 ) -> Result<Report, Failure> {
-    let plan = Plan { nodes: options.nodes, replicas: REPLICAS };
+    let plan = Plan::new(options.nodes, REPLICAS);
     let ground = Ground::set("redis", plan, common, output).await?;
     let client = common.client.unwrap_or(Client::Raw);
-    let all: Vec<usize> = (0..usize::from(options.nodes)).collect();
+    let all = ground.all();
     let mut loads = ground.connected(client, options.terminals, &all).await?;
     let mut report = Report::new(
         "redis",

@@ -18,9 +18,13 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(super) nodes: Vec<u16>,
     /// Terminals on each node, each with four logs: inbox, user, broadcast and one topic
-    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     pub(super) terminals: u32,
-    /// How long CPU is measured, once without terminals and once with them; whole heartbeats of 30 s
+    /// How often each terminal is heard of, in seconds. What heartbeats cost is measured; rare ones
+    /// would drown in what a node does by itself
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(super) heartbeat_s: u32,
+    /// How long CPU is measured, once without terminals and once with them; whole heartbeats
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) seconds: u64,
 }
@@ -58,9 +62,9 @@ pub(super) async fn run(
     let mut report = Report::new(
         "sessions",
         format!(
-            "{} terminals with four logs on each node, {client}; heartbeat 30 s; what the nodes use \
+            "{} terminals with four logs on each node, {client}; heartbeat {} s; what the nodes use \
              without sessions is taken off",
-            options.terminals
+            options.terminals, options.heartbeat_s
         ),
     );
     for cost in &costs {
@@ -86,9 +90,9 @@ async fn measure(
     common: &Common,
     output: Output,
 ) -> Result<Cost, Failure> {
-    let ground =
-        Ground::set("sessions", Plan { nodes, replicas: REPLICAS }, common, output).await?;
-    let all: Vec<usize> = (0..usize::from(nodes)).collect();
+    let plan = Plan { heartbeat_s: options.heartbeat_s, ..Plan::new(nodes, REPLICAS) };
+    let ground = Ground::set("sessions", plan, common, output).await?;
+    let all = ground.all();
     {
         let mut loads = ground.connected(client, WARM_UP * u32::from(nodes), &all).await?;
         loads.disconnect().await?;

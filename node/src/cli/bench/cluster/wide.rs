@@ -52,10 +52,10 @@ pub(super) async fn run(
     common: &Common,
     output: Output,
 ) -> Result<Report, Failure> {
-    let plan = Plan { nodes: options.nodes, replicas: REPLICAS };
+    let plan = Plan::new(options.nodes, REPLICAS);
     let ground = Ground::set("wide", plan, common, output).await?;
     let client = common.client.unwrap_or(Client::Raw);
-    let all: Vec<usize> = (0..usize::from(options.nodes)).collect();
+    let all = ground.all();
     let mut terminals = ground.terminals(client, &all)?;
     terminals.concurrency = CONCURRENCY;
     terminals.topics.clear();
@@ -121,7 +121,7 @@ async fn push_all(
     loads: &mut Loads,
     options: &Options,
 ) -> Result<Pushed, Failure> {
-    let all: Vec<usize> = (0..usize::from(options.nodes)).collect();
+    let all = ground.all();
     let pushers = ground.pushers(&all)?;
     loads.reset(true).await?;
     let before = ground.used();

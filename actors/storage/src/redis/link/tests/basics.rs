@@ -139,6 +139,25 @@ async fn a_wrong_password_and_a_server_that_is_away_are_told() {
     assert!(!format!("{settings:?}").contains("wrong"));
 }
 
+/// A master that died while nobody wrote: the next write is not sent over the connection that died with
+/// it, and no other is to be had. It has certainly not happened, and its caller is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_never_left_is_refused_and_not_unknown() {
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut redis, shards) = standalone(&directory).await;
+        let tags: Vec<String> = (0..16).map(|n| format!("t{n}")).collect();
+        for tag in &tags {
+            shards.write(tag, push(tag, 1)).await.unwrap();
+        }
+        redis.server.kill().await.unwrap();
+        for tag in &tags {
+            let answer = shards.write(tag, push(tag, 2)).await;
+            assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+        }
+    }
+}
+
 /// I1: what was read from a master that is gone is not confirmed by its successor.
 #[tokio::test]
 async fn what_an_earlier_process_held_is_not_confirmed() {

@@ -55,6 +55,9 @@ async fn heavy_slots_that_move_are_followed() {
     shards.write(tag, push(tag, 1)).await.unwrap();
     let slot = super::super::slot::slot_of(tag.as_bytes()).to_string();
     let before = shards.shard_of(tag);
+    shards.confirm(shards.term(tag)).await.unwrap();
+    let term = shards.term(tag);
+    shards.confirm(term).await.unwrap();
     let masters = redis.masters().await.unwrap();
     let mut from = masters[0];
     for master in &masters {
@@ -83,6 +86,8 @@ async fn heavy_slots_that_move_are_followed() {
     writable(&shards).await;
     shards.write(tag, push(tag, 2)).await.unwrap();
     assert_eq!(items(&shards, tag).await.unwrap(), [1, 2]);
+    // I1: what is read now is on another shard than the one that would confirm it.
+    assert!(shards.confirm(term).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,11 @@
 -- Takes an entry out of an inbox. `stay` and `outcome` as above; no outcome: it was acknowledged.
-local function inbox_remove(key, kind, m, offset, value, stay, outcome)
+local function inbox_remove(key, kind, m, offset, value, stay, outcome, now)
   local _, _, size, aside, message = entry_head(value)
   redis.call('HDEL', key, num(offset))
   if aside then redis.call('UNLINK', key .. ':' .. num(offset)) end
   m.count = m.count - 1
   m.bytes = math.max(0, m.bytes - size)
-  if outcome ~= 0 then row_ended(key, kind, message, stay, outcome) end
+  if outcome ~= 0 then row_ended(key, kind, message, stay, outcome, now) end
 end
 
 -- Outcomes in a terminal's inbox, as `codec.rs` numbers them.
@@ -19,7 +19,7 @@ local function inbox_expire(key, kind, m, now, grace)
     local value = redis.call('HGET', key, num(offset))
     local _, expires = entry_head(value)
     if expires + grace <= now then
-      inbox_remove(key, kind, m, offset, value, EXPIRED, GONE_EXPIRED)
+      inbox_remove(key, kind, m, offset, value, EXPIRED, GONE_EXPIRED, now)
       removed = removed + 1
     elseif expires < soonest then
       soonest = expires

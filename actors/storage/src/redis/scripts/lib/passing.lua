@@ -1,8 +1,10 @@
--- How a reader came past entries.
+-- How a reader came past entries, and when (`at`): what is counted late was acknowledged all the same if
+-- its entry was there at that time.
 local BY_ACK, BY_GAP, BY_LEAVING = 1, 2, 3
-local function row_count(row, how, readers, now)
+local function row_count(row, how, readers, now, at)
   local field = 'acknowledged'
-  if row.stay == EXPIRED then field = 'expired'
+  local there = how == BY_ACK and at < row.expires + row.bytes
+  if row.stay == EXPIRED and not there then field = 'expired'
   elseif how ~= BY_ACK and row.stay == EVICTED then field = 'evicted'
   elseif how == BY_LEAVING then field = row.expires <= now and 'expired' or 'suppressed' end
   row[field] = row[field] + readers
@@ -15,14 +17,14 @@ local function rows_between(key, after, up_to, limit)
 end
 
 -- Counts one reader past everything behind `after` up to `up_to`.
-local function rows_passed(key, after, up_to, how, now)
+local function rows_passed(key, after, up_to, how, now, at)
   if after >= up_to then return end
   local rows = rows_between(key, after, up_to, -1)
   for i = 1, #rows, 2 do
     local packed = redis.call('HGET', key .. ':c', rows[i])
     if packed then
       local row = counts_load(packed)
-      row_count(row, how, 1, now)
+      row_count(row, how, 1, now, at)
       redis.call('HSET', key .. ':c', rows[i], counts_pack(row))
     end
   end

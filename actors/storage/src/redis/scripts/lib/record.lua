@@ -4,7 +4,10 @@
 local RECORD, RECORD_BYTES = '<I6I4I4I3BI7', 25
 local HAS_USER = 16
 local TYPES, TYPE_OF = { [0] = 't', [1] = 'u', [2] = 'b', [3] = 's' }, { t = 0, u = 1, b = 2, s = 3 }
-local F_BANNED, F_EPOCH, F_COUNTED, F_ATTEMPTS, F_CURSOR = 4, 8, 16, 32, 64
+local F_BANNED, F_EPOCH, F_COUNTED, F_ATTEMPTS, F_CURSOR, F_PENDING = 4, 8, 16, 32, 64, 128
+-- What its last saved cursor passed, but for its own inbox, until it is known to be counted there (I13): a ticket (teller, batch, index in it), from where, when (ms since 2025), and what was not acknowledged: offsets
+-- and outcomes.
+local TICKET_BYTES, PENDING, PENDING_BYTES = 11, '<I5I4I2I7I5B', 24
 local function record_load(m)
   local packed = m.record
   if packed == '' then return nil end
@@ -17,7 +20,7 @@ local function record_load(m)
   if kind >= HAS_USER then r.user, at = struct.unpack('<Bc0', packed, at) end
   local length = #packed
   while at <= length do
-    local sub = { epoch = r.epoch, counted = 0, attempts = 0, cursor = 0 }
+    local sub = { epoch = r.epoch, counted = 0, attempts = 0, cursor = 0, pending = '' }
     flags, at = string.byte(packed, at), at + 1
     sub.log = TYPES[flags % 4]
     if sub.log == 's' then
@@ -30,6 +33,10 @@ local function record_load(m)
     if bit.band(flags, F_ATTEMPTS) > 0 then sub.attempts, at = struct.unpack('B', packed, at) end
     if bit.band(flags, F_EPOCH) > 0 then sub.epoch, at = struct.unpack('<I7', packed, at) end
     if bit.band(flags, F_COUNTED) > 0 then sub.counted, at = struct.unpack('<I7', packed, at) end
+    if flags >= F_PENDING then
+      local bytes = PENDING_BYTES + 8 * string.byte(packed, at + PENDING_BYTES - 1)
+      sub.pending, at = string.sub(packed, at, at + bytes - 1), at + bytes
+    end
     r.subs[#r.subs + 1] = sub
   end
   return r
@@ -57,6 +64,9 @@ local function record_pack(r)
     if sub.counted > sub.cursor then
       flags, tail = flags + F_COUNTED, tail .. struct.pack('<I7', sub.counted)
     end
+    if sub.pending ~= '' then
+      flags, tail = flags + F_PENDING, tail .. sub.pending
+    end
     parts[#parts + 1] = string.char(flags) .. tail
   end
   return table.concat(parts)
@@ -74,7 +84,8 @@ local function record_topics(r)
   return topics
 end
 local function sub_new(log, epoch, cursor)
-  return { log = log, epoch = epoch, cursor = cursor, counted = 0, attempts = 0, banned = false }
+  return { log = log, epoch = epoch, cursor = cursor, counted = 0, attempts = 0, pending = '',
+    banned = false }
 end
 -- A terminal that was not known: it reads its own inbox and the broadcast (I3).
 local function record_new(now, epoch, broadcast)
@@ -83,3 +94,18 @@ local function record_new(now, epoch, broadcast)
 end
 -- Entries behind this are still to be counted for the reader.
 local function sub_settled(sub) return math.max(sub.cursor, sub.counted) end
+-- Whether nothing is pending, or it is known to be counted: `told` names tellers and the batch up to
+-- which all of theirs is, `known` single tickets.
+local function sub_counted(sub, told, known)
+  if sub.pending == '' then return true end
+  local teller, batch = struct.unpack('<I5I4', sub.pending)
+  for at = 1, #told, 9 do
+    local who, up_to = struct.unpack('<I5I4', told, at)
+    if who == teller and batch <= up_to then return true end
+  end
+  local ticket = string.sub(sub.pending, 1, TICKET_BYTES)
+  for at = 1, #known, TICKET_BYTES do
+    if string.sub(known, at, at + TICKET_BYTES - 1) == ticket then return true end
+  end
+  return false
+end

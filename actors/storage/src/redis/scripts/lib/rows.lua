@@ -1,7 +1,8 @@
 local LIVE, EXPIRED, EVICTED, PASSED = 0, 1, 2, 3 -- whether an entry is in its log
 
 -- The place of a message in a terminal's inbox: offset, expiry, outcome (0 none), delivered.
--- In any other log, its counts: offset, expiry, stay, bytes, audience, delivered, acknowledged,
+-- In any other log, its counts: offset, expiry, stay, bytes (of an entry that expired: how many ms after
+-- its expiry it was removed), audience, delivered, acknowledged,
 -- expired, undeliverable, suppressed, evicted.
 local PLACE = '<I7I6BB'
 local COUNTS = '<I7I6BI4I4I4I4I4I4I4I4'
@@ -17,7 +18,7 @@ local function counts_pack(r)
 end
 
 -- Says in a message's place or counts what became of its entry. `outcome` is for a terminal's inbox.
-local function row_ended(key, kind, message, stay, outcome)
+local function row_ended(key, kind, message, stay, outcome, now)
   local packed = redis.call('HGET', key .. ':c', message)
   if not packed then return end
   if kind == 't' then
@@ -26,6 +27,7 @@ local function row_ended(key, kind, message, stay, outcome)
   else
     local row = counts_load(packed)
     row.stay = stay
+    if stay == EXPIRED then row.bytes = math.min(math.max(now - row.expires, 0), 4294967295) end
     redis.call('HSET', key .. ':c', message, counts_pack(row))
   end
 end
