@@ -58,6 +58,19 @@ impl NewEntry {
         let late = now_ms > self.begun_ms.saturating_add(UNSEARCHED_MS);
         self.first_attempt_ms.or_else(|| late.then_some(self.begun_ms))
     }
+
+    /// What is said of it when an attempt ended with `error`: that an earlier one may have stored it,
+    /// if this one could not look for it.
+    pub(crate) fn refusal(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Unavailable(why) | StoreError::Full(why)
+                if self.first_attempt_ms.is_some() =>
+            {
+                StoreError::Unknown(why)
+            }
+            error => error,
+        }
+    }
 }
 
 /// An append and the caller that waits for it.
@@ -375,7 +388,10 @@ impl Round {
                 self.add(&request.entry, &appended);
                 let _ = request.reply.send(Ok(appended));
             }
-            Err(error) => drop(request.reply.send(Err(error))),
+            Err(error) => {
+                let refusal = request.entry.refusal(error);
+                let _ = request.reply.send(Err(refusal));
+            }
         }
     }
 
@@ -459,9 +475,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_push_that_lasts_longer_than_its_claim_looks_for_its_message_i2() {
-        let entry = |first_attempt_ms| NewEntry {
+    fn entry(first_attempt_ms: Option<u64>) -> NewEntry {
+        NewEntry {
             log: LogKey::broadcast(&clarion_protocol::ProductId::new("demo").unwrap()),
             message: MessageId(1),
             expires_at_ms: u64::MAX,
@@ -470,10 +485,29 @@ mod tests {
             first_attempt_ms,
             begun_ms: 500,
             deadline_ms: u64::MAX,
-        };
+        }
+    }
+
+    #[test]
+    fn a_push_that_lasts_longer_than_its_claim_looks_for_its_message_i2() {
         assert_eq!(entry(None).searched_since(500 + UNSEARCHED_MS), None);
         assert_eq!(entry(None).searched_since(501 + UNSEARCHED_MS), Some(500));
         assert_eq!(entry(Some(7)).searched_since(500), Some(7), "taken over");
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_may_have_stored_is_not_refused_i2() {
+        let (reply, mut answer) = oneshot::channel();
+        let request = Request { entry: entry(None), reply, pauses: 0 };
+        let mut round = Round::new(std::slice::from_ref(&request));
+        round.take(request, Err(StoreError::Unknown("no answer in time".into())));
+        let again = round.unresolved.pop().unwrap();
+        round.take(again, Err(StoreError::Unavailable("no connection".into())));
+        assert!(matches!(answer.try_recv(), Ok(Err(StoreError::Unknown(_)))));
+        let first = entry(None).refusal(StoreError::Unavailable("no connection".into()));
+        assert!(matches!(first, StoreError::Unavailable(_)), "nothing was tried before");
+        // It was looked for before the log was found to be full.
+        assert!(matches!(entry(Some(7)).refusal(StoreError::LogFull), StoreError::LogFull));
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Pushes {
         loop {
             let Some(waiting) = answer else {
                 let why = "its owner does not start".into();
-                return Err(NotAppended::Store(StoreError::Unavailable(why)));
+                return Err(NotAppended::Store(entry.refusal(StoreError::Unavailable(why))));
             };
             let left_ms = entry.deadline_ms.saturating_sub(self.store.time_ms());
             match tokio::time::timeout(Duration::from_millis(left_ms), waiting.settled()).await {

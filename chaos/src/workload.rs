@@ -68,6 +68,9 @@ pub struct Size {
     pub terminals: usize,
     /// Pushes a second, all pushers together.
     pub pushes_per_s: u32,
+    /// Terminals join and leave a topic while they are connected, and back-ends take some out of
+    /// another one and put them back.
+    pub members_change: bool,
 }
 
 /// A terminal: in which process, and where there.
@@ -133,8 +136,10 @@ impl Workload {
         }
         load.set_online(|terminal| !terminal.late);
         load.settled().await?;
-        let (products, pushes_per_s) = (load.products.clone(), size.pushes_per_s);
-        load.back_ends = Some(load.launch(Part::BackEnds { products, pushes_per_s }).await?);
+        let Size { pushes_per_s, members_change, .. } = size;
+        let products = load.products.clone();
+        let part = Part::BackEnds { products, pushes_per_s, members_change };
+        load.back_ends = Some(load.launch(part).await?);
         Ok(load)
     }
 
@@ -150,7 +155,10 @@ impl Workload {
             for number in 0..size.terminals {
                 let index = self.terminals.len();
                 let own = (directory.as_path(), *seed);
-                let plan = setup.terminal(&product, number, index, own).await?;
+                let mut plan = setup.terminal(&product, number, index, own).await?;
+                if !size.members_change {
+                    plan.flips = None;
+                }
                 let process = index % TERMINAL_PROCESSES;
                 let (place, late) = (processes[process].len(), setup::is_late(number));
                 processes[process].push(plan);

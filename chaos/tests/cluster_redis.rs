@@ -26,8 +26,3 @@ async fn kill_of_a_replica_and_of_a_sentinel_loses_nothing() {
 async fn kill_and_sigstop_of_redis_cluster_masters_lose_nothing() {
     lives_through("redis-cluster", 14).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_of_a_redis_master_that_comes_back_empty_is_told() {
-    lives_through("redis-emptied", 16).await;
-}

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 /// Only ends a test that hangs.
 const DEADLINE: Duration = Duration::from_secs(90);
-const SIZE: Size = Size { products: 2, terminals: 9, pushes_per_s: 60 };
+const SIZE: Size = Size { products: 2, terminals: 9, pushes_per_s: 60, members_change: true };
 
 struct Running {
     /// Kept running.

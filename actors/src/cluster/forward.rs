@@ -422,11 +422,17 @@ enum Then {
     Away(String),
 }
 
+/// The store was away.
+struct Away {
+    why: String,
+    refusal: StoreError,
+}
+
 /// The results of a batch of one log: callers are answered, the rest is tried again or elsewhere.
 #[derive(Default)]
 struct Results {
-    /// With why the store was away, if it was.
-    unresolved: Vec<(Request, Option<String>)>,
+    /// With why the store was away, if it was, and what is said then.
+    unresolved: Vec<(Request, Option<Away>)>,
     unknown: u64,
     not_tried: bool,
 }
@@ -449,25 +455,31 @@ impl Results {
                 self.unresolved.push((request, None));
             }
             AppendResult::Unavailable(why) => {
+                let refusal = request.entry.refusal(StoreError::Unavailable(why.clone()));
                 // I2: its owner may have tried more than once, and known nothing of the first time.
                 request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
-                self.unresolved.push((request, Some(why)));
+                self.unresolved.push((request, Some(Away { why, refusal })));
             }
             AppendResult::LogFull => request.refuse(StoreError::LogFull),
-            AppendResult::Full(why) => request.refuse(StoreError::Full(why)),
+            AppendResult::Full(why) => {
+                let refusal = request.entry.refusal(StoreError::Full(why));
+                request.refuse(refusal);
+            }
         }
     }
 
     /// I8: a later one of the log is in, or may be; those before it that are not come too late.
     fn refuse_away(&mut self) {
-        let away = |(_, away): &mut (Request, Option<String>)| away.is_some();
-        for (request, why) in self.unresolved.extract_if(.., away) {
-            request.refuse(StoreError::Unavailable(why.unwrap_or_default()));
+        let away = |(_, away): &mut (Request, Option<Away>)| away.is_some();
+        for (request, away) in self.unresolved.extract_if(.., away) {
+            if let Some(away) = away {
+                request.refuse(away.refusal);
+            }
         }
     }
 
     fn tried(self) -> Tried {
-        let away = self.unresolved.iter().find_map(|(_, away)| away.clone());
+        let away = self.unresolved.iter().find_map(|(_, away)| Some(away.as_ref()?.why.clone()));
         let then = match away {
             _ if self.unknown > 0 || self.not_tried => Then::Next,
             Some(why) => Then::Away(why),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clarion_core::{Body, LogKey};
 use clarion_protocol::http::TerminalKind;
 use clarion_protocol::{MessageId, Offset, ProductId, TerminalId};
-use clarion_storage::embedded::{EmbeddedConfig, EmbeddedStore, init};
+use clarion_storage::embedded::{EmbeddedConfig, EmbeddedStore, OpenError, init};
 use clarion_storage::{
     Append, Appended, Claim, CursorSave, LogLimits, OpenSession, OpenedSession, Read, SaveOutcome,
     Store, StoreError, StoreResult,
@@ -126,6 +126,7 @@ async fn below_the_watermark_pushes_are_refused_and_everything_else_goes_on() {
 #[tokio::test]
 async fn child() {
     let Ok(dir) = std::env::var(CHILD) else { return };
+    assert!(matches!(init(Path::new(&dir)), Err(OpenError::MountPoint(_))));
     let path = Path::new(&dir).join("data");
     init(&path).unwrap();
     let config = EmbeddedConfig { free_bytes_min: 0, ..EmbeddedConfig::new(&path) };

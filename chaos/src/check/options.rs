@@ -1,6 +1,10 @@
 //! What a run allows, and what it must be worth.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use crate::Failure;
 
 /// How a history is judged. A run that is judged otherwise than by default says so in a file beside
 /// its history, which `clarion-check` reads.
@@ -57,6 +61,24 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The file beside a history that says how it is to be judged.
+    pub const FILE: &str = "judge.json";
+
+    /// How this history is to be judged: as the file beside it says, by default if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn beside(history: &Path) -> Result<Self, Failure> {
+        let file = history.with_file_name(Self::FILE);
+        match std::fs::read_to_string(&file) {
+            Ok(text) => {
+                serde_json::from_str(&text).map_err(Failure::of(&file.display().to_string()))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(Failure::of(&file.display().to_string())(error)),
+        }
+    }
+
     /// For short runs: any push that overlaps a fault will do.
     #[must_use]
     pub fn short() -> Self {

@@ -231,9 +231,18 @@ impl Fault {
 
     /// How long it may interrupt.
     #[must_use]
-    pub const fn expects(&self) -> Expects {
-        let redis = matches!(self.on, Component::Redis { .. });
-        let node = matches!(self.on, Component::Node(_));
+    pub fn expects(&self) -> Expects {
+        let is_redis = |on: &Component| matches!(on, Component::Redis { .. });
+        let is_node = |on: &Component| matches!(on, Component::Node(_));
+        let (redis, node) = (is_redis(&self.on), is_node(&self.on));
+        // Who stands at the end of a way that is cut sees the other one hang.
+        if let (Component::Link(from, to), Act::CutOff(_)) = (&self.on, &self.act) {
+            return match (is_node(from), is_node(to), is_redis(to)) {
+                (true, false, true) => Expects::within_s(5, false),
+                (_, true, _) => Expects::within_s(6, true),
+                _ => Expects::Nothing,
+            };
+        }
         match self.act {
             Act::Kill | Act::Restart if node => Expects::within_s(3, false),
             // Its own terminals learn of it by its silence; so do those of one that nobody reaches.

@@ -59,11 +59,9 @@ pub(super) fn seconds(records: &[Record]) -> Vec<Second> {
                 second.pushed += 1;
                 invoked.insert(key, *t);
             }
-            Event::Accepted { key, .. } => {
-                if accepted.insert(key, *t).is_none() {
-                    second.accepted += 1;
-                    pushes.extend(invoked.get(key).map(|since| t - since));
-                }
+            Event::Accepted { key, .. } if accepted.insert(key, *t).is_none() => {
+                second.accepted += 1;
+                pushes.extend(invoked.get(key).map(|since| t - since));
             }
             Event::Refused { .. } | Event::Unknown { .. } => second.failed += 1,
             Event::Delivered { key, .. } => {

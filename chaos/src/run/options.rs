@@ -126,6 +126,8 @@ pub struct Options {
     pub no_hints: bool,
     /// The slow head check is off.
     pub no_head_check: bool,
+    /// Members of topics change during the run.
+    pub members: bool,
 }
 
 impl Options {
@@ -140,13 +142,7 @@ impl Options {
     /// # Errors
     /// When what stands beside the history cannot be read.
     pub fn of_kept(history: &Path, seed: u64) -> Result<Self, Failure> {
-        let file = history.with_file_name(super::verdict::OPTIONS_FILE);
-        let name = file.display().to_string();
-        let judged = match std::fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text).map_err(Failure::of(&name))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => check::Options::default(),
-            Err(error) => return Err(Failure::of(&name)(error)),
-        };
+        let judged = check::Options::beside(history)?;
         let no_hints = judged.hints_off;
         let no_head_check = !no_hints && !judged.head_check_may_find;
         Ok(Self { seed, no_hints, no_head_check, ..Self::default() })
@@ -160,9 +156,10 @@ impl Options {
         let minutes = self.minutes.map_or_else(String::new, |m| format!(" --minutes {m}"));
         let hints = if self.no_hints { " --no-hints" } else { "" };
         let head_check = if self.no_head_check { " --no-head-check" } else { "" };
+        let members = if self.members { " --members" } else { "" };
         format!(
             "cargo run{release} -p clarion-chaos -- run {} --profile {profile} --seed {seed}\
-             {minutes}{hints}{head_check}",
+             {minutes}{hints}{head_check}{members}",
             scenario.name
         )
     }
@@ -175,6 +172,9 @@ pub struct Setting {
     pub plan: WorldPlan,
     /// The load.
     pub size: Size,
+    /// Accepted pushes that must overlap each fault, if fewer than the profile asks for: where the
+    /// fault is that none are accepted.
+    pub overlap_min: Option<u64>,
 }
 
 impl Setting {
@@ -184,8 +184,9 @@ impl Setting {
     /// When there is no such world, or the scenario cannot have it so.
     pub(crate) fn of(scenario: &Scenario, options: &Options) -> Result<Self, Failure> {
         let plan = WorldPlan::named(scenario.world)?.common(COMMON)?;
-        let size = Size { products: 2, terminals: 12, pushes_per_s: 60 };
-        let mut setting = (scenario.setting)(Self { plan, size })?;
+        let members_change = options.members;
+        let size = Size { products: 2, terminals: 12, pushes_per_s: 60, members_change };
+        let mut setting = (scenario.setting)(Self { plan, size, overlap_min: None })?;
         if options.no_hints {
             let faults = setting.plan.faults.take().filter(|faults| !faults.is_empty());
             let faults = faults.map_or_else(String::new, |faults| format!(",{faults}"));

@@ -10,6 +10,7 @@ use super::{Run, held};
 use crate::Failure;
 use crate::check::{self, lines};
 use crate::history::Event;
+use crate::report::Report;
 use crate::settle::{self, CountsNearFaults, DEADLINE};
 use crate::summary::Summary;
 use crate::world::Component;
@@ -18,8 +19,6 @@ use crate::world::Component;
 const VIOLATIONS: usize = 30;
 /// A little more than the time between two samples.
 const LAST_SAMPLE: Duration = Duration::from_millis(1_500);
-/// How the history is to be judged, for whoever judges it again.
-pub(super) const OPTIONS_FILE: &str = "judge.json";
 
 impl Run {
     /// Nothing is pushed any more and everybody comes online; then everything must arrive, be
@@ -35,13 +34,18 @@ impl Run {
         self.history.flush().map_err(Failure::of("cannot write the history"))?;
         let options = self.judged();
         let text = serde_json::to_string_pretty(&options).map_err(Failure::of("the options"))?;
-        std::fs::write(self.directory.join(OPTIONS_FILE), text)
+        std::fs::write(self.directory.join(check::Options::FILE), text)
             .map_err(Failure::of("cannot write how to judge"))?;
-        let looked = self
-            .history
-            .look(|records| (Summary::of(records), check::judge(records, &options).violations));
-        let (summary, mut violations) = looked.map_err(Failure::of("cannot read the history"))?;
+        let looked = self.history.look(|records| {
+            let verdict = check::judge(records, &options);
+            let report = Report::of(records, &verdict);
+            (Summary::of(records), verdict.violations, report)
+        });
+        let (summary, mut violations, report) =
+            looked.map_err(Failure::of("cannot read the history"))?;
         println!("{summary}");
+        println!("{}", report.table());
+        report.write(&self.directory)?;
         // Who could not be started, or does not settle, has told why; the checker may know better.
         let mut complaints: Vec<String> = settled.err().iter().map(ToString::to_string).collect();
         if !violations.is_empty() {
@@ -66,7 +70,7 @@ impl Run {
             counts_may_lack: true,
             hints_off: asked.no_hints,
             head_check_may_find: !asked.no_hints && !asked.no_head_check,
-            overlap_min: asked.profile.overlap_min(),
+            overlap_min: self.setting.overlap_min.unwrap_or(asked.profile.overlap_min()),
             ..check::Options::default()
         }
     }

@@ -132,9 +132,6 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("redis-rolling", "sentinel", |run| Box::pin(redis::rolling(run)))
         .about("master, replica, sentinel in turn: killed, hung, read-only, after each resync")
         .tags(&["redis"]),
-    Scenario::new("redis-emptied", "sentinel", |run| Box::pin(redis::emptied(run)))
-        .about("the Redis master comes back without its data: outside the fault model, and told")
-        .tags(&["redis", "outside"]),
     Scenario::new("redis-cluster", "redis-cluster", |run| Box::pin(redis::cluster(run)))
         .about("masters of a Redis Cluster: SIGKILL and SIGSTOP")
         .tags(&["redis"]),

@@ -66,12 +66,6 @@ pub(super) async fn rolling(run: &mut Run) -> Result<(), Failure> {
     run.pushes(SOME).await
 }
 
-pub(super) async fn emptied(run: &mut Run) -> Result<(), Failure> {
-    let master = run.redis_master(0).await?;
-    run.with(Fault::new(master, Act::RedisEmptied), async |_| Ok(())).await?;
-    run.pushes(SOME).await
-}
-
 pub(super) async fn cluster(run: &mut Run) -> Result<(), Failure> {
     for act in [Act::Kill, Act::Hang] {
         let last = run.redis_shards() - 1;

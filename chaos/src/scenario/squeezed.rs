@@ -68,6 +68,8 @@ const DISK_MIB: u64 = 96;
 /// The node has a disk of its own.
 pub(super) fn with_a_disk(mut setting: Setting) -> Result<Setting, Failure> {
     setting.plan.disks.insert(Component::Node("node-1".to_owned()), DISK_MIB);
+    // There is no other node that would accept any.
+    setting.overlap_min = Some(1);
     Ok(setting)
 }
 

@@ -85,12 +85,15 @@ pub(super) async fn run(
     common: Common,
     products: Vec<Product>,
     pushes_per_s: u32,
+    members_change: bool,
 ) -> Result<(), Failure> {
     let every = pushers::pace(pushes_per_s, products.len());
     let mut tasks = JoinSet::new();
     for (number, product) in (0..).zip(&products) {
         pushers::start(&common, product, every, number, &mut tasks)?;
-        tasks.spawn(members(common.clone(), product.clone(), number));
+        if members_change {
+            tasks.spawn(members(common.clone(), product.clone(), number));
+        }
     }
     tasks.spawn(flood::run(common.clone()));
     while let Some(ended) = tasks.join_next().await {

@@ -25,7 +25,7 @@ pub(super) struct Plan {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Part {
     /// The back-ends of all products.
-    BackEnds { products: Vec<Product>, pushes_per_s: u32 },
+    BackEnds { products: Vec<Product>, pushes_per_s: u32, members_change: bool },
     /// Terminals.
     Terminals(Vec<TerminalPlan>),
     /// Terminals that do not behave, at doors of their own choice.

@@ -37,10 +37,10 @@ async fn run() -> Result<(), Failure> {
     let (changed, wanted) = watch::channel(Wanted::default());
     let mut tasks = JoinSet::new();
     match plan.part.clone() {
-        Part::BackEnds { products, pushes_per_s } => {
+        Part::BackEnds { products, pushes_per_s, members_change } => {
             let common =
                 backends::Common { doors: Arc::new(plan.doors), teller, wanted, seed: plan.seed };
-            tasks.spawn(backends::run(common, products, pushes_per_s));
+            tasks.spawn(backends::run(common, products, pushes_per_s, members_change));
         }
         Part::Terminals(terminals) => {
             let doors = Arc::new(plan.doors);

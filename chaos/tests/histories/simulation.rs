@@ -516,7 +516,7 @@ impl Simulation {
 
     fn part(&mut self, number: usize) {
         let terminal = &mut self.terminals[number];
-        let Some(log) = terminal.reads.keys().find(|name| is_topic(name)).cloned() else { return };
+        let Some(log) = terminal.reads.keys().find(is_topic).cloned() else { return };
         let read = terminal.reads.remove(&log);
         let who = terminal.who.clone();
         let entries = self.logs.entry((terminal.product, log.to_string())).or_default();

@@ -137,6 +137,10 @@ impl From<OpenError> for StartError {
                      `store.path`",
                 )
             }
+            OpenError::MountPoint(path) => {
+                Self::new(format!("{} is a mount point: no store is made there", shown(&path)))
+                    .mend("name a directory in it in `store.path`, such as DIRECTORY/data")
+            }
             OpenError::Locked(path) => {
                 Self::new(format!("{} is in use by another process", shown(&path)))
                     .mend("stop the other node; one at a time may have a store open")

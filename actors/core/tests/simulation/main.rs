@@ -224,7 +224,7 @@ fn seeds_keep_every_promise() {
 /// Every mutant is found within so many seeds, and what is left of the schedule is small. `first`: where
 /// to begin, so that the rare ones take no minute.
 fn is_found(mutant: Mutant, first: u64, invariants: &[&str]) {
-    const SEEDS: u64 = 40;
+    const SEEDS: u64 = 300;
     for seed in first..first + SEEDS {
         let (settings, schedule) = (Settings::of(seed), generate(seed, LENGTH));
         let (ran, violation) = run(settings, Some(mutant), &schedule);
@@ -262,7 +262,7 @@ mutants! {
     a_cursor_of_what_was_only_sent_is_found: SavesWhatWasSent, 1, "N1" | "I13" | "I12";
     a_hint_without_predecessor_is_found: HintsWithoutPredecessor, 1, "N1" | "I12" | "I13" | "I8";
     a_confirmation_before_the_head_is_found: ConfirmsBeforeHead, 147, "N1" | "I12" | "I9";
-    a_hint_taken_for_a_confirmation_is_found: HintsConfirm, 20, "N1" | "I12" | "I9";
+    a_hint_taken_for_a_confirmation_is_found: HintsConfirm, 69, "N1" | "I12" | "I9";
     interest_that_is_not_told_again_is_found: ForgetsToAnnounce, 1, "N1" | "I12" | "I9";
     hints_dropped_silently_are_found: DropsSilently, 1, "N1" | "I12" | "I9";
     a_relay_that_never_polls_is_found: NeverPolls, 1, "N1" | "I12" | "I9";

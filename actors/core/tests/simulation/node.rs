@@ -217,7 +217,13 @@ impl World {
             return;
         }
         let now_ms = self.now_ms;
-        self.nodes[to].link_heard_ms[from] = now_ms;
+        // Heartbeats are of a link: one that the other end has given up brings none.
+        let link = |one: usize, other: usize| {
+            self.nodes[one].peers[other].as_ref().map(|peer| peer.session)
+        };
+        if link(from, to) == link(to, from) {
+            self.nodes[to].link_heard_ms[from] = now_ms;
+        }
         for about in (0..self.nodes.len()).filter(|about| *about != to) {
             let beat = self.nodes[from].beats[about];
             if beat <= self.nodes[to].beats[about] {

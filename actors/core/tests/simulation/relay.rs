@@ -322,7 +322,7 @@ impl World {
             no_room_until_ms: 0,
         };
         self.nodes[n].sessions.insert(key, host);
-        self.to_terminal(terminal, link, Frame::Opened);
+        self.tell_terminal(terminal, link, Frame::Opened);
         self.carry_out(n, key, effects);
         self.register_all(n, key, time_ms, opened.generation);
         self.timer(n, VERIFY_MS, Timer::Verify { session: key });
@@ -364,7 +364,7 @@ impl World {
         let new = self.next_id;
         let (terminal, link, time_ms) = (former.terminal, former.link, self.time(n));
         self.nodes[n].sessions.insert(new, former);
-        self.to_terminal(terminal, link, Frame::Rebuilt);
+        self.tell_terminal(terminal, link, Frame::Rebuilt);
         self.carry_out(n, new, effects);
         self.register_all(n, new, time_ms, opened.generation);
         self.timer(n, VERIFY_MS, Timer::Verify { session: new });
@@ -453,7 +453,7 @@ impl World {
                 Effect::Gap { log, epoch, from: _, to, reason: _ } => {
                     let Some(log) = self.log_of(host, log) else { continue };
                     let frame = Frame::Gap { log, epoch: epoch.0, to: to.0 };
-                    self.to_terminal(terminal, link, frame);
+                    self.tell_terminal(terminal, link, frame);
                 }
                 Effect::Read { log: alias, after, entries_max, bytes_max } => {
                     let Some(log) = self.log_of(host, alias) else { continue };
@@ -504,7 +504,7 @@ impl World {
         }
         let entries =
             entries.iter().map(|entry| (entry.offset.0, entry.message.0 as u64)).collect();
-        self.to_terminal(terminal, link, Frame::Deliver { log, entries, again });
+        self.tell_terminal(terminal, link, Frame::Deliver { log, entries, again });
     }
 
     /// `Host::end`: attempts and cursors are noted, logs deregistered.
@@ -519,7 +519,7 @@ impl World {
         self.nodes[n].sessions.remove(&key);
         self.flush(n);
         if tell {
-            self.to_terminal(terminal, link, Frame::Closed);
+            self.tell_terminal(terminal, link, Frame::Closed);
         }
     }
 

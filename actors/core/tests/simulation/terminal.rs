@@ -62,11 +62,11 @@ pub struct Push {
 }
 
 impl World {
-    pub fn to_terminal(&mut self, terminal: usize, link: u64, frame: Frame) {
+    pub fn tell_terminal(&mut self, terminal: usize, link: u64, frame: Frame) {
         self.after(1, Event::ToTerminal { terminal, link, frame });
     }
 
-    fn to_node(&mut self, terminal: usize, frame: Frame) {
+    fn tell_node(&mut self, terminal: usize, frame: Frame) {
         let link = self.terminals[terminal].link;
         if let Some(node) = self.terminals[terminal].node {
             let boot = self.nodes[node].boot;
@@ -96,7 +96,7 @@ impl World {
         terminal.unacked.clear();
         terminal.stash.clear();
         terminal.last.clear();
-        self.to_node(t, Frame::Open);
+        self.tell_node(t, Frame::Open);
         self.after(SILENCE_MS, Event::GivesUp { terminal: t, link, opened: false });
     }
 
@@ -131,7 +131,7 @@ impl World {
     }
 
     pub fn leave_terminal(&mut self, t: usize, forget: bool, ms: u64) {
-        self.to_node(t, Frame::Bye);
+        self.tell_node(t, Frame::Bye);
         let link = self.terminals[t].link;
         let terminal = &mut self.terminals[t];
         terminal.away_until_ms = self.now_ms + ms;
@@ -304,7 +304,7 @@ impl World {
             terminal.skip_next = false;
             terminal.skipped.insert(message);
             terminal.own_cursors.insert(log, (epoch, offset));
-            return self.to_node(t, Frame::Skip { log, offset });
+            return self.tell_node(t, Frame::Skip { log, offset });
         }
         let own = terminal.own_cursors.get(&log).copied();
         let known = own.is_some_and(|(of, at)| of == epoch && at >= offset)
@@ -336,7 +336,7 @@ impl World {
 
     pub fn send_acks(&mut self, t: usize) {
         for (log, offset) in std::mem::take(&mut self.terminals[t].unacked) {
-            self.to_node(t, Frame::Ack { log, offset });
+            self.tell_node(t, Frame::Ack { log, offset });
         }
     }
 

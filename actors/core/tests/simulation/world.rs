@@ -516,7 +516,7 @@ impl World {
                 self.begin_session(n, terminal, link, &opened);
             }
             (Purpose::Open { terminal, link }, _) => {
-                self.to_terminal(terminal, link, Frame::Closed)
+                self.tell_terminal(terminal, link, Frame::Closed)
             }
             (Purpose::Rebuild { session }, Some(Answer::Opened(opened))) => {
                 self.rebuild_session(n, session, &opened);

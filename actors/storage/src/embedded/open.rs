@@ -42,6 +42,9 @@ pub enum OpenError {
     /// `init` found something.
     #[error("{0} is not empty: `clarion store init` makes a new store in an empty directory only")]
     NotEmpty(PathBuf),
+    /// `init` cannot put a directory in its place.
+    #[error("{0} is a mount point: a store needs a directory of its own there, such as {0}/data")]
+    MountPoint(PathBuf),
     /// Another process has it open.
     #[error("{0} is in use by another process: one node at a time may open a store")]
     Locked(PathBuf),
@@ -139,7 +142,10 @@ pub fn init(path: &Path) -> Result<Epoch, OpenError> {
     make_dir(&draft, 0o700).map_err(io(&draft))?;
     let epoch = random_epoch();
     let made = make(&draft, epoch).and_then(|()| {
-        std::fs::rename(&draft, path).map_err(io(path))?;
+        std::fs::rename(&draft, path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::ResourceBusy => OpenError::MountPoint(path.clone()),
+            _ => io(path)(error),
+        })?;
         std::fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io(parent))
     });
     if made.is_err() {

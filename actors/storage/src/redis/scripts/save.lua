@@ -1,10 +1,10 @@
 -- Writes a terminal's cursors: `max` within the epoch, fenced by generation (I5, I7), and settles
 -- what they pass in its own inbox (I13). What they pass in other logs is noted as pending, under
 -- a ticket, and counted there afterwards.
--- ARGV: time shift, ms that the record lives, tellers and up to where all of theirs is counted, when
--- this was asked for, then for each cursor: log (t, b, u<user>, s<topic>), generation, epoch, cursor, attempts, heartbeat (0 as
--- it was), head of the log ('' for its own), ticket ('' for its own), a ticket that is
--- known to be counted or '', how many exceptions, then offset and outcome of each.
+-- ARGV: time shift, ms that the record lives, tellers and up to where all of theirs is counted, when this
+-- was asked for, then for each cursor: log (t, b, u<user>, s<topic>), generation, epoch, cursor,
+-- attempts, heartbeat (0 as it was), head of the log ('' for its own), ticket ('' for its own), a ticket
+-- that is known to be counted or '', how many exceptions, then offset and outcome of each.
 -- Answers for each: 0 saved, settled before, settled now; 1 stale; 2 no reader; 3 above the head;
 -- 4 something pending is not known to be counted: that, up to where it goes; nothing is saved.
 local key = KEYS[1]
