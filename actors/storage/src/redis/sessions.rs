@@ -199,7 +199,7 @@ impl RedisStore {
                 packed => Some(codec::decode_record(&tag, packed)?),
             };
             if done {
-                let (after, pendings) = codec::decode_pending(&tag, &parts.bytes()?)?;
+                let (after, all_pending) = codec::decode_pending(&tag, &parts.bytes()?)?;
                 let inbox_head = Offset(parts.number()?);
                 let now_ms = parts.number()?;
                 let attached = Attached { before, after, inbox_head, now_ms };
@@ -207,7 +207,7 @@ impl RedisStore {
                 if attach.session.is_some() {
                     let (product, terminal) = (attach.product, attach.terminal);
                     let user = attached.after.user.as_ref();
-                    Box::pin(self.settle_opened(product, terminal, user, &pendings)).await;
+                    Box::pin(self.settle_opened(product, terminal, user, &all_pending)).await;
                 }
                 return Ok(attached);
             }
@@ -273,10 +273,10 @@ impl RedisStore {
         product: &ProductId,
         terminal: &TerminalId,
     ) -> StoreResult<Vec<u8>> {
-        let (row, _, _, pendings) = self.record_pending(product, terminal).await?;
+        let (row, _, _, all_pending) = self.record_pending(product, terminal).await?;
         let user = row.as_ref().and_then(|row| row.user.as_ref());
         let mut counted = Vec::new();
-        for (name, pending) in pendings.iter().filter(|(name, _)| *name == LogName::User) {
+        for (name, pending) in all_pending.iter().filter(|(name, _)| *name == LogName::User) {
             let Some(log) = shared_key(product, terminal, user, name) else { continue };
             self.tellers.wait_for(pending.ticket).await;
             if let Some(ticket) = self.settle_pending(&log, terminal, pending, true).await? {
@@ -417,14 +417,14 @@ impl RedisStore {
         let args = Args::new().number(self.shift_ms());
         let answer = self.shards.read(&tag, self.call(&scripts::RECORD, &tag, args)).await?;
         let mut parts = Parts::of(answer)?;
-        let (row, pendings) = match parts.bytes()?.as_slice() {
+        let (row, all_pending) = match parts.bytes()?.as_slice() {
             [] => (None, Vec::new()),
             packed => {
-                let (row, pendings) = codec::decode_pending(&tag, packed)?;
-                (Some(row), pendings)
+                let (row, all_pending) = codec::decode_pending(&tag, packed)?;
+                (Some(row), all_pending)
             }
         };
-        Ok((row, Offset(parts.number()?), parts.number()?, pendings))
+        Ok((row, Offset(parts.number()?), parts.number()?, all_pending))
     }
 
     /// Whether each generation is the newest; then the terminal counts as seen, at most once a day.
