@@ -37,9 +37,9 @@ impl Bad {
 pub const ALL: [Bad; 52] = [
     bad("accepted-arrives", "a push that another got", lost_of_unknown_outcome),
     bad("accepted-arrives", "one of two terminals of a user", lost_for_one),
-    bad("for-whom", "another terminal's inbox", anothers_inbox),
-    bad("for-whom", "another product's broadcast", anothers_product),
-    bad("for-whom", "another user's inbox", anothers_user),
+    bad("for-whom", "another terminal's inbox", others_inbox),
+    bad("for-whom", "another product's broadcast", others_product),
+    bad("for-whom", "another user's inbox", others_user),
     bad("members-only", "a topic that was never joined", never_joined),
     bad("members-only", "a topic that was left before", left_before),
     bad("members-only", "what was pushed before it joined", before_it_joined),
@@ -192,7 +192,7 @@ fn lost_for_one(tape: &mut Tape, bad: bool) {
     }
 }
 
-fn anothers_inbox(tape: &mut Tape, bad: bool) {
+fn others_inbox(tape: &mut Tape, bad: bool) {
     a_and_b(tape);
     given(tape, "k", 10);
     if bad {
@@ -200,7 +200,7 @@ fn anothers_inbox(tape: &mut Tape, bad: bool) {
     }
 }
 
-fn anothers_product(tape: &mut Tape, bad: bool) {
+fn others_product(tape: &mut Tape, bad: bool) {
     a_and_b(tape);
     tape.terminal("y/a", None, Client::Sdk).opened("y/a", 1, &[], &[]);
     tape.invoke("k", "x", &[clarion_protocol::http::Target::All]).wait(5).unknown("k");
@@ -211,7 +211,7 @@ fn anothers_product(tape: &mut Tape, bad: bool) {
     }
 }
 
-fn anothers_user(tape: &mut Tape, bad: bool) {
+fn others_user(tape: &mut Tape, bad: bool) {
     a_and_b(tape);
     tape.terminal("x/c", Some("v"), Client::Sdk).opened("x/c", 1, &[], &[]);
     pushed_to_user(tape, "k", 10);

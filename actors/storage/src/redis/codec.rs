@@ -108,14 +108,14 @@ pub(super) fn decode_record(tag: &str, packed: &[u8]) -> StoreResult<TerminalRow
 }
 
 /// A terminal's record, and what its cursors passed and is not known to be counted (I13).
-pub(super) fn decode_pending(tag: &str, packed: &[u8]) -> StoreResult<(TerminalRow, Pendings)> {
+pub(super) fn decode_pending(tag: &str, packed: &[u8]) -> StoreResult<(TerminalRow, AllPending)> {
     parse_record(packed).ok_or_else(|| damaged("terminals", tag, "it cannot be read"))
 }
 
 /// What is pending, by log.
-pub(super) type Pendings = Vec<(LogName, Pending)>;
+pub(super) type AllPending = Vec<(LogName, Pending)>;
 
-fn parse_record(packed: &[u8]) -> Option<(TerminalRow, Pendings)> {
+fn parse_record(packed: &[u8]) -> Option<(TerminalRow, AllPending)> {
     let mut fields = Fields(packed);
     let generation = fields.number(6)?;
     let last_seen_ms = ORIGIN_MS + fields.number(4)? * 1000;
@@ -128,7 +128,7 @@ fn parse_record(packed: &[u8]) -> Option<(TerminalRow, Pendings)> {
         true => Some(UserId::new(fields.text()?).ok()?),
         false => None,
     };
-    let (mut subs, mut pendings) = (Vec::new(), Vec::new());
+    let (mut subs, mut all_pending) = (Vec::new(), Vec::new());
     while !fields.0.is_empty() {
         let flags = fields.byte()?;
         let log = match flags % 4 {
@@ -147,7 +147,7 @@ fn parse_record(packed: &[u8]) -> Option<(TerminalRow, Pendings)> {
         let counted = optional(COUNTED, 7)?.unwrap_or(0);
         if flags & PENDING != 0 {
             let to = Offset(cursor.0.max(counted));
-            pendings.push((log.clone(), take_pending(&mut fields, to)?));
+            all_pending.push((log.clone(), take_pending(&mut fields, to)?));
         }
         subs.push(Sub {
             log,
@@ -167,7 +167,7 @@ fn parse_record(packed: &[u8]) -> Option<(TerminalRow, Pendings)> {
         heartbeat_ms: (heartbeat_ms != 0).then_some(heartbeat_ms),
         subs,
     };
-    Some((row, pendings))
+    Some((row, all_pending))
 }
 
 fn take_pending(fields: &mut Fields<'_>, to: Offset) -> Option<Pending> {

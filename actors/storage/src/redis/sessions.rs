@@ -11,7 +11,7 @@ use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
-use super::codec::Pendings;
+use super::codec::AllPending;
 use super::cursors::{Once, Passed};
 use super::memory::Waiting;
 use super::reply::{Args, Parts, number};
@@ -412,7 +412,7 @@ impl RedisStore {
         &self,
         product: &ProductId,
         terminal: &TerminalId,
-    ) -> StoreResult<(Option<TerminalRow>, Offset, u64, Pendings)> {
+    ) -> StoreResult<(Option<TerminalRow>, Offset, u64, AllPending)> {
         let tag = tag_of(product, LogKind::Terminal, terminal.as_str());
         let args = Args::new().number(self.shift_ms());
         let answer = self.shards.read(&tag, self.call(&scripts::RECORD, &tag, args)).await?;

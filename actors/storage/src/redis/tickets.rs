@@ -346,9 +346,9 @@ impl RedisStore {
         product: &ProductId,
         terminal: &TerminalId,
         user: Option<&UserId>,
-        pendings: &[(LogName, Pending)],
+        all_pending: &[(LogName, Pending)],
     ) {
-        for (name, pending) in pendings {
+        for (name, pending) in all_pending {
             if self.tellers.is_under_way(pending.ticket) {
                 continue;
             }

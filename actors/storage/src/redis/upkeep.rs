@@ -10,7 +10,7 @@ use clarion_core::LogKind;
 use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
-use super::codec::Pendings;
+use super::codec::AllPending;
 use super::link::Request;
 use super::registry::terminal_id;
 use super::reply::{Args, Parts};
@@ -57,7 +57,7 @@ struct Swept {
     seen_ms: u64,
     exists: bool,
     /// A terminal: what its cursors passed and is not known to be counted.
-    pendings: Pendings,
+    all_pending: AllPending,
     user: Option<UserId>,
 }
 
@@ -202,14 +202,14 @@ impl RedisStore {
             let (seen_ms, exists) = (parts.number()?, parts.number()? == 1);
             let record = parts.bytes()?;
             if from == 0 {
-                let (user, pendings) = match record.is_empty() {
+                let (user, all_pending) = match record.is_empty() {
                     true => (None, Vec::new()),
                     false => {
-                        let (row, pendings) = codec::decode_pending(&tag, &record)?;
-                        (row.user, pendings)
+                        let (row, all_pending) = codec::decode_pending(&tag, &record)?;
+                        (row.user, all_pending)
                     }
                 };
-                return Ok(Swept { seen_ms, exists, pendings, user });
+                return Ok(Swept { seen_ms, exists, all_pending, user });
             }
         }
     }
@@ -227,7 +227,7 @@ impl RedisStore {
         match index {
             Index::Terminals => {
                 let terminal = terminal_id(name)?;
-                let counted = self.sweep_pendings(sweep, product, &terminal, swept).await;
+                let counted = self.sweep_all_pending(sweep, product, &terminal, swept).await;
                 let over_ms = swept.seen_ms.saturating_add(self.terminal_retention_ms);
                 if swept.seen_ms == 0 {
                     if sweep.doubt(format!("{product}/T/{name}")) {
@@ -262,7 +262,7 @@ impl RedisStore {
 
     /// Counts what the cursors of a terminal passed and nobody is going to count, and takes out what
     /// was counted of a terminal that has not been here for a while. The tickets that are counted.
-    async fn sweep_pendings(
+    async fn sweep_all_pending(
         &self,
         sweep: &mut Sweep,
         product: &ProductId,
@@ -270,7 +270,7 @@ impl RedisStore {
         swept: &Swept,
     ) -> StoreResult<Vec<u8>> {
         let mut counted = Vec::new();
-        for (name, pending) in &swept.pendings {
+        for (name, pending) in &swept.all_pending {
             let Some(log) = shared_key(product, terminal, swept.user.as_ref(), name) else {
                 continue;
             };
