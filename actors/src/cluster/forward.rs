@@ -455,9 +455,8 @@ impl Results {
                 self.unresolved.push((request, None));
             }
             AppendResult::Unavailable(why) => {
+                // Its owner would say that it knows nothing, had it tried before with an unknown end.
                 let refusal = request.entry.refusal(StoreError::Unavailable(why.clone()));
-                // I2: its owner may have tried more than once, and known nothing of the first time.
-                request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
                 self.unresolved.push((request, Some(Away { why, refusal })));
             }
             AppendResult::LogFull => request.refuse(StoreError::LogFull),
