@@ -63,7 +63,7 @@ impl NewEntry {
     /// if this one could not look for it.
     pub(crate) fn refusal(&self, error: StoreError) -> StoreError {
         match error {
-            StoreError::Unavailable(why) | StoreError::Full(why)
+            StoreError::Unavailable(why) | StoreError::Full(why) | StoreError::Fatal(why)
                 if self.first_attempt_ms.is_some() =>
             {
                 StoreError::Unknown(why)
@@ -79,6 +79,8 @@ struct Request {
     reply: oneshot::Sender<StoreResult<Appended>>,
     /// How often it was given time because its inbox was full.
     pauses: usize,
+    /// An attempt that was made here had an unknown end.
+    is_in_doubt: bool,
 }
 
 /// The answer to an append. It fails when the append was dropped before it was tried.
@@ -105,7 +107,7 @@ impl Intake {
     pub(crate) fn put(&self, entry: NewEntry) -> (Answer, bool) {
         let (reply, answer) = oneshot::channel();
         let mut state = self.lock();
-        state.add(Request { entry, reply, pauses: 0 });
+        state.add(Request { entry, reply, pauses: 0, is_in_doubt: false });
         let tell = !state.pending.is_empty() && !state.flush_scheduled;
         state.flush_scheduled |= tell;
         (answer, tell)
@@ -377,6 +379,7 @@ impl Round {
         match result {
             Err(StoreError::Unknown(_)) => {
                 request.entry.first_attempt_ms.get_or_insert(request.entry.begun_ms);
+                request.is_in_doubt = true;
                 self.unresolved.push(request);
             }
             // It waited too long in the store's queue: nothing happened.
@@ -388,10 +391,12 @@ impl Round {
                 self.add(&request.entry, &appended);
                 let _ = request.reply.send(Ok(appended));
             }
-            Err(error) => {
+            // Of attempts elsewhere whoever asks knows.
+            Err(error) if request.is_in_doubt => {
                 let refusal = request.entry.refusal(error);
                 let _ = request.reply.send(Err(refusal));
             }
+            Err(error) => drop(request.reply.send(Err(error))),
         }
     }
 
@@ -498,7 +503,7 @@ mod tests {
     #[test]
     fn what_an_earlier_attempt_may_have_stored_is_not_refused_i2() {
         let (reply, mut answer) = oneshot::channel();
-        let request = Request { entry: entry(None), reply, pauses: 0 };
+        let request = Request { entry: entry(None), reply, pauses: 0, is_in_doubt: false };
         let mut round = Round::new(std::slice::from_ref(&request));
         round.take(request, Err(StoreError::Unknown("no answer in time".into())));
         let again = round.unresolved.pop().unwrap();

@@ -240,6 +240,9 @@ impl Pushes {
             };
             let left_ms = entry.deadline_ms.saturating_sub(self.store.time_ms());
             match tokio::time::timeout(Duration::from_millis(left_ms), waiting.settled()).await {
+                Ok(Some(Err(NotAppended::Store(error)))) => {
+                    return Err(NotAppended::Store(entry.refusal(error)));
+                }
                 Ok(Some(result)) => return result,
                 Ok(None) => {}
                 Err(_) => return Err(unknown("no answer in time")),

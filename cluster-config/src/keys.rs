@@ -145,8 +145,9 @@ config! {
         /// New links accepted in a second; the rest waits in the kernel.
         accepts_per_s_max: u32 = 10_000, Range(1, 10_000_000);
         /// Terminals that this node sends to other gateways of its group in a second while it holds
-        /// clearly more than its share of them, as after a rolling upgrade; 0 leaves them where they are.
-        rebalance_links_per_s: u32 = 10, Range(0, 1_000_000);
+        /// clearly more than its share of them, as after a rolling upgrade; 0 leaves them where they are,
+        /// which is right where terminals have one fixed address: they would only come back.
+        rebalance_links_per_s: u32 = 0, Range(0, 1_000_000);
         /// It begins above so many hundredths of its share, and `rebalance_over_links` above it.
         rebalance_over_percent: u32 = 125, Range(101, 100_000);
         /// It begins above its share and so many more, and `rebalance_over_percent` of it.

@@ -71,7 +71,8 @@ impl Request {
     }
 
     fn refuse(self, error: StoreError) {
-        self.answer(Err(NotAppended::Store(error)));
+        let refusal = self.entry.refusal(error);
+        self.answer(Err(NotAppended::Store(refusal)));
     }
 
     /// Whether its caller has given up.
@@ -422,17 +423,11 @@ enum Then {
     Away(String),
 }
 
-/// The store was away.
-struct Away {
-    why: String,
-    refusal: StoreError,
-}
-
 /// The results of a batch of one log: callers are answered, the rest is tried again or elsewhere.
 #[derive(Default)]
 struct Results {
-    /// With why the store was away, if it was, and what is said then.
-    unresolved: Vec<(Request, Option<Away>)>,
+    /// With why the store was away, if it was.
+    unresolved: Vec<(Request, Option<String>)>,
     unknown: u64,
     not_tried: bool,
 }
@@ -456,29 +451,23 @@ impl Results {
             }
             AppendResult::Unavailable(why) => {
                 // Its owner would say that it knows nothing, had it tried before with an unknown end.
-                let refusal = request.entry.refusal(StoreError::Unavailable(why.clone()));
-                self.unresolved.push((request, Some(Away { why, refusal })));
+                self.unresolved.push((request, Some(why)));
             }
             AppendResult::LogFull => request.refuse(StoreError::LogFull),
-            AppendResult::Full(why) => {
-                let refusal = request.entry.refusal(StoreError::Full(why));
-                request.refuse(refusal);
-            }
+            AppendResult::Full(why) => request.refuse(StoreError::Full(why)),
         }
     }
 
     /// I8: a later one of the log is in, or may be; those before it that are not come too late.
     fn refuse_away(&mut self) {
-        let away = |(_, away): &mut (Request, Option<Away>)| away.is_some();
-        for (request, away) in self.unresolved.extract_if(.., away) {
-            if let Some(away) = away {
-                request.refuse(away.refusal);
-            }
+        let away = |(_, away): &mut (Request, Option<String>)| away.is_some();
+        for (request, why) in self.unresolved.extract_if(.., away) {
+            request.refuse(StoreError::Unavailable(why.unwrap_or_default()));
         }
     }
 
     fn tried(self) -> Tried {
-        let away = self.unresolved.iter().find_map(|(_, away)| Some(away.as_ref()?.why.clone()));
+        let away = self.unresolved.iter().find_map(|(_, away)| away.clone());
         let then = match away {
             _ if self.unknown > 0 || self.not_tried => Then::Next,
             Some(why) => Then::Away(why),

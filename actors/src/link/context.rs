@@ -369,7 +369,10 @@ impl LinkContext {
         let (context, inbox) = (Arc::clone(self), Arc::clone(inbox));
         task::spawn(async move {
             turn.come().await;
-            context.relays.room().await;
+            tokio::select! {
+                () = context.relays.room() => {}
+                () = gone(&inbox) => return,
+            }
             let outcome = context.store.subscribe(vec![request]).await.pop();
             let outcome = outcome.unwrap_or_else(|| Err(StoreError::Unknown("no answer".into())));
             leave(&inbox, session, Answer::Subscribed { id: Some(id), topic, outcome });

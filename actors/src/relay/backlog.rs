@@ -125,6 +125,8 @@ impl Registrations {
         loop {
             let room = self.room.notified();
             if self.waiting.load(Ordering::Relaxed) < REGISTRATIONS_MAX {
+                // Who is woken may come to nothing, and register nothing that would wake another.
+                self.room.notify_one();
                 return;
             }
             room.await;

@@ -175,6 +175,9 @@ pub struct Setting {
     /// Accepted pushes that must overlap each fault, if fewer than the profile asks for: where the
     /// fault is that none are accepted.
     pub overlap_min: Option<u64>,
+    /// How long after its expiry an application may be shown a message, if longer than usual: where
+    /// slow ones have a load that makes them fall behind.
+    pub expiry_slack_ms: Option<u64>,
 }
 
 impl Setting {
@@ -186,7 +189,8 @@ impl Setting {
         let plan = WorldPlan::named(scenario.world)?.common(COMMON)?;
         let members_change = options.members;
         let size = Size { products: 2, terminals: 12, pushes_per_s: 60, members_change };
-        let mut setting = (scenario.setting)(Self { plan, size, overlap_min: None })?;
+        let mut setting =
+            (scenario.setting)(Self { plan, size, overlap_min: None, expiry_slack_ms: None })?;
         if options.no_hints {
             let faults = setting.plan.faults.take().filter(|faults| !faults.is_empty());
             let faults = faults.map_or_else(String::new, |faults| format!(",{faults}"));

@@ -64,14 +64,15 @@ impl Run {
 
     /// How the history of this run is judged.
     fn judged(&self) -> check::Options {
-        let asked = &self.options;
+        let (asked, usual) = (&self.options, check::Options::default());
         check::Options {
             // A node that dies takes counts with it that were not written yet.
             counts_may_lack: true,
             hints_off: asked.no_hints,
             head_check_may_find: !asked.no_hints && !asked.no_head_check,
             overlap_min: self.setting.overlap_min.unwrap_or(asked.profile.overlap_min()),
-            ..check::Options::default()
+            expiry_slack_ms: self.setting.expiry_slack_ms.unwrap_or(usual.expiry_slack_ms),
+            ..usual
         }
     }
 

@@ -63,6 +63,8 @@ pub(super) async fn roles_hung(run: &mut Run) -> Result<(), Failure> {
 
 pub(super) fn loaded(mut setting: Setting) -> Result<Setting, Failure> {
     setting.size.pushes_per_s = 300;
+    // A window of messages waits in front of an application that takes 80 ms for each.
+    setting.expiry_slack_ms = Some(10_000);
     Ok(setting)
 }
 

@@ -75,6 +75,9 @@ impl Passed {
 
     /// A reader came past what is behind `after` up to `up_to`.
     pub(super) fn pass(&mut self, after: Offset, up_to: Offset, settled: &[Settled]) {
+        if after >= up_to {
+            return;
+        }
         let gaps: Vec<(Offset, Offset)> = gaps_of(settled)
             .map(|(from, to)| {
                 let from = from.clamp(after, up_to);

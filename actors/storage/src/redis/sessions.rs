@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 
 use super::codec::AllPending;
 use super::cursors::{Once, Passed};
+use super::link::shard::SKEW_MS_MAX;
 use super::memory::Waiting;
 use super::reply::{Args, Parts, number};
 use super::schema::{Index, log_tag, tag_of};
@@ -339,7 +340,9 @@ impl RedisStore {
         settled: Offset,
     ) -> StoreResult<()> {
         let tag = tag_of(product, kind, name);
-        let not_after_ms = self.now_ms().saturating_add(self.shards.timeout_ms());
+        // `now_ms` is the slowest clock of all servers; that of this one may be ahead of it.
+        let not_after_ms =
+            self.now_ms() + self.shards.timeout_ms() + 2 * SKEW_MS_MAX.unsigned_abs();
         let args = self.timed(kind).bytes(terminal.as_str()).number(not_after_ms);
         let answer = self.shards.write(&tag, self.call(&scripts::LEAVE, &tag, args)).await?;
         let mut parts = Parts::of(answer)?;

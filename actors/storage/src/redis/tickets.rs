@@ -69,6 +69,14 @@ pub(super) struct Pending {
     pub(super) settled: Vec<Settled>,
 }
 
+impl Pending {
+    /// From where on nothing of it is counted, if its batch is up to there: batches hold cursors of
+    /// many terminals, so that may be beyond its own end.
+    fn rest(&self, counted_to: Offset) -> Offset {
+        self.from.max(counted_to).min(self.to)
+    }
+}
+
 /// What a log says of a teller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told {
@@ -275,7 +283,7 @@ impl RedisStore {
             return Ok(None);
         }
         let batch = self.tellers.batch();
-        let (mine, from) = (batch.ticket(0), pending.from.max(up_to));
+        let (mine, from) = (batch.ticket(0), pending.rest(up_to));
         if !self.reticket(log, terminal, ticket, Some((mine, from))).await? {
             batch.of_logs(0);
             return Err(StoreError::Unavailable("somebody else counts the same".into()));
@@ -392,6 +400,22 @@ mod tests {
         assert_eq!(told(half, true).fate(ticket(5, 2)), Fate::UpTo(Offset(99)));
         assert_eq!(told(half, true).fate(ticket(5, 3)), Fate::UpTo(Offset::ZERO));
         assert_eq!(told(half, true).fate(ticket(4, 2)), Fate::Counted);
+    }
+
+    #[test]
+    fn what_is_left_of_a_batch_that_was_counted_in_part_is_nothing_beyond_its_end() {
+        let (from, to) = (Offset(10), Offset(50));
+        let (ticket, settled) = (Ticket { teller: 1, batch: 1, index: 0 }, Vec::new());
+        let pending = Pending { ticket, from, to, at_ms: 0, settled };
+        assert_eq!(pending.rest(Offset::ZERO), from);
+        assert_eq!(pending.rest(Offset(30)), Offset(30));
+        assert_eq!(pending.rest(Offset(99)), to);
+        // Nor does a range that is over panic, which an earlier release may have written.
+        let gap =
+            [Settled { offset: Offset(20), how: clarion_protocol::milestone::Milestone::Evicted }];
+        let mut passed = Passed::default();
+        passed.pass(Offset(99), to, &gap);
+        assert_eq!(passed, Passed::default());
     }
 
     #[test]

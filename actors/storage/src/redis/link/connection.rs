@@ -56,8 +56,10 @@ pub(super) struct Connection {
     output: BytesMut,
     decoder: Decoder,
     expected: usize,
-    /// Something of the round was handed to the socket.
+    /// Something of the round was, or may have been, handed to the socket.
     begun: bool,
+    /// One write may be several of the system: it can fail with some of it sent.
+    is_tls: bool,
     /// Scripts that this server knows since we connected.
     pub(super) scripts: HashSet<&'static str>,
 }
@@ -94,6 +96,7 @@ impl Dialer {
             decoder: Decoder::default(),
             expected: 0,
             begun: false,
+            is_tls: self.tls.is_some(),
             scripts: HashSet::new(),
         };
         if let Some(password) = &self.login.password {
@@ -123,7 +126,7 @@ impl Connection {
     /// Sends the round and takes its replies. Not to be dropped half-way unless the connection is
     /// dropped with it.
     pub(super) async fn round(&mut self) -> Result<Vec<Reply>, LinkError> {
-        self.begun = false;
+        self.begun = self.is_tls;
         while !self.output.is_empty() {
             if self.socket.write_buf(&mut self.output).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());

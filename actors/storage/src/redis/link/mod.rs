@@ -18,7 +18,7 @@ mod probe;
 mod resp;
 mod sentinel;
 mod settings;
-mod shard;
+pub(super) mod shard;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use super::settings::RedisSettings;
 use crate::{StoreError, StoreResult};
 
 /// A clock that is further off than this makes a node say so (I11).
-pub(super) const SKEW_MS_MAX: i64 = 2000;
+pub(in crate::redis) const SKEW_MS_MAX: i64 = 2000;
 
 /// A shard's master and what of the shard's tags matters for connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
