@@ -122,7 +122,8 @@ struct Teller {
 
 #[derive(Debug, Default)]
 struct Counters {
-    idle: Vec<Teller>,
+    /// With their batches. The lowest go first: scripts are told of the lowest.
+    idle: BTreeMap<u64, u32>,
     /// Of each teller of ours, up to which batch all is counted.
     counted: BTreeMap<u64, u32>,
 }
@@ -142,7 +143,8 @@ impl Tellers {
         let mut counters = lock(&self.counters);
         let mut teller = counters
             .idle
-            .pop()
+            .pop_first()
+            .map(|(id, batch)| Teller { id, batch })
             .unwrap_or_else(|| Teller { id: rand::random_range(0..TELLERS), batch: 0 });
         counters.counted.insert(teller.id, teller.batch);
         teller.batch += 1;
@@ -235,7 +237,7 @@ impl Drop for Batch {
         let whole = self.logs.get().is_some_and(|logs| *logs == *self.counted.get_mut());
         if whole && batch < u32::MAX {
             counters.counted.insert(id, batch);
-            counters.idle.push(Teller { id, batch });
+            counters.idle.insert(id, batch);
         } else {
             counters.counted.remove(&id);
             metrics::counter!("clarion_redis_counts_left_total").increment(1);
@@ -416,6 +418,18 @@ mod tests {
         let mut passed = Passed::default();
         passed.pass(Offset(99), to, &gap);
         assert_eq!(passed, Passed::default());
+    }
+
+    #[test]
+    fn after_a_burst_those_tellers_are_used_that_scripts_are_told_of() {
+        let tellers = Arc::new(Tellers::default());
+        let burst: Vec<_> = (0..4 * TOLD_MAX).map(|_| tellers.batch()).collect();
+        for batch in burst {
+            batch.of_logs(0);
+        }
+        let next = tellers.batch();
+        let used = next.ticket(0).teller.to_le_bytes();
+        assert!(tellers.told().chunks(9).any(|told| told[..5] == used[..5]));
     }
 
     #[test]
