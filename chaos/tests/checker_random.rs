@@ -3,7 +3,7 @@
 
 mod histories;
 
-use clarion_chaos::check::registry;
+use clarion_chaos::check::{Options, registry};
 use fastrand::Rng;
 use histories::mutations::{self, Mutation};
 use histories::simulation::{self, Kind};
@@ -16,6 +16,15 @@ fn kind() -> impl Strategy<Value = Kind> {
         evicts: kind == 1,
         loses: kind == 2,
     })
+}
+
+#[test]
+fn a_terminal_that_acknowledges_late_may_find_its_message_expired() {
+    let kind = Kind { steps: 750, evicts: true, loses: false };
+    let records = simulation::run(9_146_520_356_187_260_616, kind);
+    let options = Options { evicts: true, ..options() };
+    let (broken, what) = broken(&records, &options, registry());
+    assert!(broken.is_empty(), "{what}");
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use clarion_protocol::http::Counts;
 
-use super::facts::{Answer, Facts, Push, Stored, ms};
+use super::facts::{Acknowledged, Answer, At, Delivery, Facts, Push, Stored, ms};
 use super::{Findings, Invariant};
 
 /// An acknowledgement is counted within this.
@@ -99,7 +99,8 @@ impl Own {
                 let Some(first) = facts.given(push.index).find(given) else { continue };
                 own.given.0 += 1;
                 // Who expires it, leaves or is cut off right after may not have said so in time.
-                let in_time = first.at.saturating_add(ms(COUNTED_WITHIN_MS));
+                let said = acknowledged_at(facts, first).unwrap_or(At::MAX);
+                let in_time = said.saturating_add(ms(COUNTED_WITHIN_MS));
                 let session = facts.terminal(reader).sessions.get(first.session as usize);
                 let stays = session.is_some_and(|session| {
                     session.left.is_none_or(|left| left >= in_time)
@@ -112,6 +113,20 @@ impl Own {
         }
         own
     }
+}
+
+/// When the terminal acknowledged what it was given: the SDK as soon as the application has it.
+fn acknowledged_at(facts: &Facts<'_>, given: &Delivery) -> Option<At> {
+    let terminal = facts.terminal(given.terminal);
+    if terminal.is_sdk() {
+        return Some(given.at);
+    }
+    let from = terminal.acknowledged.partition_point(|ack| ack.at < given.at);
+    let mut acks = terminal.acknowledged[from..].iter();
+    let covers = |ack: &&Acknowledged| {
+        ack.session == given.session && ack.log == given.log && Some(ack.offset) >= given.offset
+    };
+    acks.find(covers).map(|ack| ack.at)
 }
 
 /// Everything that is wrong with the counts of a push.
