@@ -1,4 +1,4 @@
-//! Nodes that die, hang, come back, join and leave, under load ("What may die", N1, I2, I12): every
+//! Nodes that die, hang, come back, join and leave, under load ("What may die", I2, I12): every
 //! push answered 202 reaches everybody it is for, in order and once, and what the nodes held
 //! they let go of. The slow head check is off.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]

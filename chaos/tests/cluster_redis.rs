@@ -1,4 +1,4 @@
-//! Redis servers that die and hang under load ("What may die", N1, I1, I2, I5): pushes resume by
+//! Redis servers that die and hang under load ("What may die", I1, I2, I5): pushes resume by
 //! themselves after the fail-over, and every one that was answered 202 is delivered, once and in
 //! order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]

@@ -1,5 +1,5 @@
-//! Storms: thousands of terminals lose their node, or are sent away from one, and come to the others
-//! (N4). The others go on undisturbed, newcomers are paced, what they read is gathered, and they go
+//! Storms: thousands of terminals lose their node, or are sent away from one, and come to the others.
+//! These go on undisturbed, newcomers are paced, what they read is gathered, and they go
 //! where there is room.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 

@@ -1,4 +1,4 @@
-//! The durability proof (N1, I1-I8, I13): the node is killed again and again under load, and every
+//! The durability proof (I1-I8, I13): the node is killed again and again under load, and every
 //! push answered 202 reaches every terminal of its audience.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 

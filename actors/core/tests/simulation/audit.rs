@@ -80,7 +80,7 @@ impl World {
     pub fn audit_lost(&mut self, lost: &[(usize, u64)]) {
         let accepted = |(_, message): &&(usize, u64)| self.audit.accepted.contains_key(message);
         if let Some((log, message)) = lost.iter().find(accepted).copied() {
-            self.wrong("N1", format!("message {message} of log {log} was accepted and is lost"));
+            self.wrong("lost", format!("message {message} of log {log} was accepted and is lost"));
         }
     }
 
@@ -225,7 +225,7 @@ impl World {
                 if reads && !self.is_done(t, message, accepted, true) {
                     let log = &self.keys[accepted.log];
                     return self
-                        .wrong("N1", format!("message {message} of {log} never came to {t}"));
+                        .wrong("lost", format!("message {message} of {log} never came to {t}"));
                 }
             }
         }

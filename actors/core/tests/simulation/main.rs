@@ -255,18 +255,18 @@ macro_rules! mutants {
 mutants! {
     a_retry_that_does_not_look_is_found: RetriesBlindly, 1, "I2";
     attempts_that_overlap_are_found: RetriesOverlap, 1, "I2";
-    an_answer_before_confirmation_is_found: AnswerBeforeConfirm, 1, "N1" | "I1";
+    an_answer_before_confirmation_is_found: AnswerBeforeConfirm, 1, "lost" | "I1";
     an_unconfirmed_read_is_found: ReadUnconfirmed, 1, "I1";
     a_cursor_without_generation_is_found: CursorWithoutGeneration, 1, "I7";
     a_stale_session_that_goes_on_is_found: StaleSessionGoesOn, 1, "I7" | "I9";
-    a_cursor_of_what_was_only_sent_is_found: SavesWhatWasSent, 1, "N1" | "I13" | "I12";
-    a_hint_without_predecessor_is_found: HintsWithoutPredecessor, 1, "N1" | "I12" | "I13" | "I8";
-    a_confirmation_before_the_head_is_found: ConfirmsBeforeHead, 147, "N1" | "I12" | "I9";
-    a_hint_taken_for_a_confirmation_is_found: HintsConfirm, 69, "N1" | "I12" | "I9";
-    interest_that_is_not_told_again_is_found: ForgetsToAnnounce, 1, "N1" | "I12" | "I9";
-    hints_dropped_silently_are_found: DropsSilently, 1, "N1" | "I12" | "I9";
-    a_relay_that_never_polls_is_found: NeverPolls, 1, "N1" | "I12" | "I9";
-    an_append_found_again_and_not_hinted_is_found: FoundAgainIsNotHinted, 1, "N1" | "I12" | "I9";
-    expiry_by_the_wall_clock_is_found: ExpiresByWallClock, 1, "I11" | "I12" | "I13" | "N1";
+    a_cursor_of_what_was_only_sent_is_found: SavesWhatWasSent, 1, "lost" | "I13" | "I12";
+    a_hint_without_predecessor_is_found: HintsWithoutPredecessor, 1, "lost" | "I12" | "I13" | "I8";
+    a_confirmation_before_the_head_is_found: ConfirmsBeforeHead, 147, "lost" | "I12" | "I9";
+    a_hint_taken_for_a_confirmation_is_found: HintsConfirm, 69, "lost" | "I12" | "I9";
+    interest_that_is_not_told_again_is_found: ForgetsToAnnounce, 1, "lost" | "I12" | "I9";
+    hints_dropped_silently_are_found: DropsSilently, 1, "lost" | "I12" | "I9";
+    a_relay_that_never_polls_is_found: NeverPolls, 1, "lost" | "I12" | "I9";
+    an_append_found_again_and_not_hinted_is_found: FoundAgainIsNotHinted, 1, "lost" | "I12" | "I9";
+    expiry_by_the_wall_clock_is_found: ExpiresByWallClock, 1, "I11" | "I12" | "I13" | "lost";
     a_node_that_flaps_and_owns_is_found: NoQuarantine, 10, "quarantine";
 }
