@@ -492,6 +492,8 @@ pub async fn i13_conservation_under_a_random_workload(harness: &mut impl Harness
 }
 
 /// The same while steps between cursors and counts break, and the process dies now and then.
+/// Not one of the suite's tests yet: leaving is not exact where a step breaks, and one run in five
+/// meets that.
 pub async fn i13_conservation_where_steps_break(harness: &mut impl Harness) {
     conservation(harness, true).await;
 }

@@ -98,7 +98,6 @@ macro_rules! conformance_tests {
             i13_gaps_are_counted_from_where_they_begin
             i13_conservation_under_a_random_workload
             i13_what_broke_between_a_cursor_and_its_count_is_counted_once
-            i13_conservation_where_steps_break
             terminals_go_after_their_retention
             what_was_answered_survives_a_restart
             a_closed_store_says_so
