@@ -2,6 +2,7 @@
 //! (no sentinels: nobody is promoted meanwhile), a product, terminals in load processes.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use clarion_launch::{Cluster, LaunchError, Node, Profile, RedisGroup, Up, wait};
@@ -42,6 +43,12 @@ const SETTLED: Duration = Duration::from_secs(30);
 
 /// Questions to a node at the same time.
 const ASKED: usize = 32;
+
+/// Several run at a time, each in a directory of its own.
+static GROUNDS: AtomicU32 = AtomicU32::new(0);
+
+/// How long a heartbeat may be late, milliseconds; never longer than the heartbeat.
+const GRACE_MS: u32 = 10_000;
 
 /// What is to be started.
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +96,9 @@ impl Ground {
         common: &Common,
         output: Output,
     ) -> Result<Self, Failure> {
-        let directory =
-            Directory(common.data.join(format!("clarion-bench-{}-{part}", std::process::id())));
+        let number = GROUNDS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("clarion-bench-{}-{part}-{number}", std::process::id());
+        let directory = Directory(common.data.join(name));
         let program = std::env::current_exe()
             .map_err(|error| Failure::local("cannot find the program itself", error))?;
         let profile = Profile::parse(&profile(plan), &directory.0).map_err(launch)?;
@@ -262,9 +270,11 @@ fn profile(plan: Plan) -> String {
         replicas => format!("layout = \"replicated\"\nreplicas = {replicas}"),
     };
     let heartbeat_ms = plan.heartbeat_s * 1000;
+    let grace_ms = heartbeat_ms.min(GRACE_MS);
     format!(
         "[profile]\nabout = \"a bench\"\n[redis]\n{redis}\n{COMMON}\n[common.session]\n\
-         heartbeat_min_ms = {heartbeat_ms}\nheartbeat_max_ms = {heartbeat_ms}\n[[nodes]]\n\
+         heartbeat_min_ms = {heartbeat_ms}\nheartbeat_max_ms = {heartbeat_ms}\n\
+         heartbeat_grace_ms = {grace_ms}\n[[nodes]]\n\
          name = \"node\"\ncount = {}\n",
         plan.nodes
     )
@@ -306,6 +316,17 @@ mod tests {
             assert_eq!(profile.redis.replicas(), usize::from(replicas));
             let config = profile.config(&profile.nodes[0]);
             assert_eq!(config["session"]["heartbeat_max_ms"].as_integer(), Some(30_000));
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_never_shorter_than_its_grace() {
+        for heartbeat_s in [1, 5, 10, 30] {
+            let text = profile(Plan { heartbeat_s, ..Plan::new(1, 1) });
+            let profile = Profile::parse(&text, std::path::Path::new("base")).unwrap();
+            let session = &profile.config(&profile.nodes[0])["session"];
+            let of = |key: &str| session[key].as_integer().unwrap();
+            assert!(of("heartbeat_grace_ms") <= of("heartbeat_min_ms"), "{session}");
         }
     }
 }

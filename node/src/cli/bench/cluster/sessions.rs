@@ -1,11 +1,15 @@
-//! What an idle session costs with one node and with more, the same number of sessions on each.
+//! What an idle session costs in clusters of one node and of more, the same number of sessions on each
+//! node. The machine always does the same work: eight clusters of one node, four of two, one of eight.
+//! Otherwise the figures would be about how busy its cores are: the more is done at each wake-up, the
+//! less each costs.
 
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::join_all;
 
 use super::super::Common;
-use super::super::load::Client;
+use super::super::load::{Client, Loads};
 use super::super::report::{Reach, Report};
 use super::ground::{Ground, Plan};
 use crate::cli::exit::Failure;
@@ -14,15 +18,16 @@ use crate::cli::output::Output;
 /// `clarion bench cluster sessions`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Numbers of nodes, one cluster after the other
+    /// Numbers of nodes of a cluster, one after the other; of the smaller ones as many run at a time as
+    /// have the nodes of the largest
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(super) nodes: Vec<u16>,
     /// Terminals on each node, each with four logs: inbox, user, broadcast and one topic
-    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    #[arg(id = "links", long = "links", value_name = "N", default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     pub(super) terminals: u32,
     /// How often each terminal is heard of, in seconds. What heartbeats cost is measured; rare ones
     /// would drown in what a node does by itself
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(super) heartbeat_s: u32,
     /// How long CPU is measured, once without terminals and once with them; whole heartbeats
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -55,15 +60,17 @@ pub(super) async fn run(
     output: Output,
 ) -> Result<Report, Failure> {
     let client = common.client.unwrap_or(Client::Raw);
+    let most = options.nodes.iter().copied().max().unwrap_or(1);
     let mut costs = Vec::new();
     for nodes in &options.nodes {
-        costs.push(Box::pin(measure(*nodes, &options, client, common, output)).await?);
+        let grounds = Grounds::set(*nodes, most / nodes, &options, common, output).await?;
+        costs.push(Box::pin(grounds.measure(*nodes, &options, client)).await?);
     }
     let mut report = Report::new(
         "sessions",
         format!(
-            "{} terminals with four logs on each node, {client}; heartbeat {} s; what the nodes use \
-             without sessions is taken off",
+            "{most} nodes as clusters of different sizes, {} terminals with four logs on each node, \
+             {client}; heartbeat {} s; what the nodes use without sessions is taken off",
             options.terminals, options.heartbeat_s
         ),
     );
@@ -83,44 +90,77 @@ pub(super) async fn run(
     Ok(report)
 }
 
-async fn measure(
-    nodes: u16,
-    options: &Options,
-    client: Client,
-    common: &Common,
-    output: Output,
-) -> Result<Cost, Failure> {
-    let plan = Plan { heartbeat_s: options.heartbeat_s, ..Plan::new(nodes, REPLICAS) };
-    let ground = Ground::set("sessions", plan, common, output).await?;
-    let all = ground.all();
-    {
-        let mut loads = ground.connected(client, WARM_UP * u32::from(nodes), &all).await?;
-        loads.disconnect().await?;
-    }
-    let empty = ground.settled().await;
-    let idle_cpu = cpu_per_s(&ground, options.seconds).await;
-    let sessions = options.terminals * u32::from(nodes);
-    let mut loads = ground.connected(client, sessions, &all).await?;
-    let full = ground.settled().await;
-    ground.progress(&format!("measuring CPU for {} s", options.seconds));
-    let cpu = cpu_per_s(&ground, options.seconds).await;
-    loads.disconnect().await?;
-    ground.strike().await?;
-    Ok(Cost {
-        nodes,
-        memory: (full - empty) / f64::from(sessions),
-        cpu: (cpu - idle_cpu) * 1e6 / f64::from(sessions),
-        empty: empty / f64::from(nodes),
-        idle_cpu: idle_cpu * 1e6 / f64::from(nodes),
-    })
-}
+/// Clusters of one size that run at a time.
+struct Grounds(Vec<Ground>);
 
-/// CPU seconds of all nodes in a second.
-async fn cpu_per_s(ground: &Ground, seconds: u64) -> f64 {
-    let before = ground.used();
-    let start = tokio::time::Instant::now();
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    ground.used().since(before).nodes / start.elapsed().as_secs_f64()
+impl Grounds {
+    async fn set(
+        nodes: u16,
+        clusters: u16,
+        options: &Options,
+        common: &Common,
+        output: Output,
+    ) -> Result<Self, Failure> {
+        let plan = Plan { heartbeat_s: options.heartbeat_s, ..Plan::new(nodes, REPLICAS) };
+        let mut grounds = Vec::new();
+        for _ in 0..clusters.max(1) {
+            grounds.push(Box::pin(Ground::set("sessions", plan, common, output)).await?);
+        }
+        Ok(Self(grounds))
+    }
+
+    async fn measure(self, nodes: u16, options: &Options, client: Client) -> Result<Cost, Failure> {
+        for loads in &mut self.connected(client, WARM_UP * u32::from(nodes)).await? {
+            loads.disconnect().await?;
+        }
+        let empty = self.settled().await;
+        let idle_cpu = self.cpu_per_s(options.seconds).await;
+        let mut loads = self.connected(client, options.terminals * u32::from(nodes)).await?;
+        let full = self.settled().await;
+        let cpu = self.cpu_per_s(options.seconds).await;
+        for loads in &mut loads {
+            loads.disconnect().await?;
+        }
+        #[allow(clippy::cast_precision_loss)] // some nodes
+        let all = (usize::from(nodes) * self.0.len()) as f64;
+        for ground in self.0 {
+            ground.strike().await?;
+        }
+        let sessions = f64::from(options.terminals) * all;
+        Ok(Cost {
+            nodes,
+            memory: (full - empty) / sessions,
+            cpu: (cpu - idle_cpu) * 1e6 / sessions,
+            empty: empty / all,
+            idle_cpu: idle_cpu * 1e6 / all,
+        })
+    }
+
+    /// Terminals at each of the clusters, `count` at each.
+    async fn connected(&self, client: Client, count: u32) -> Result<Vec<Loads>, Failure> {
+        let mut all = Vec::new();
+        for ground in &self.0 {
+            all.push(ground.connected(client, count, &ground.all()).await?);
+        }
+        Ok(all)
+    }
+
+    /// Resident bytes of all nodes when they have stopped moving.
+    async fn settled(&self) -> f64 {
+        join_all(self.0.iter().map(Ground::settled)).await;
+        self.0.iter().map(Ground::resident).sum()
+    }
+
+    /// CPU seconds of all nodes in a second.
+    async fn cpu_per_s(&self, seconds: u64) -> f64 {
+        let used = || self.0.iter().map(|ground| ground.used().nodes).sum::<f64>();
+        if let Some(ground) = self.0.first() {
+            ground.progress(&format!("measuring CPU for {seconds} s"));
+        }
+        let (before, start) = (used(), tokio::time::Instant::now());
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        (used() - before) / start.elapsed().as_secs_f64()
+    }
 }
 
 /// By how much the largest is above the smallest, in percent.
