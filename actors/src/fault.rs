@@ -1,9 +1,15 @@
-//! Injected faults: named points at which a build with the feature `fault-hooks` panics or drops
-//! hints when told to at run time. Without the feature every call is empty.
+//! Injected faults: named points at which a build with the feature `fault-hooks` panics, drops
+//! hints or breaks a promise when told to at run time. Without the feature every call is empty.
 //!
 //! Points are armed with `arm`, or by `CLARION_FAULTS` when the node starts:
-//! `relay=3,session=1%,hints=off` panics at the next three visits of `relay`, at one visit in a
-//! hundred of `session`, and drops every hint.
+//! `relay=3,session=1%,hints=off,mutant:skip-wait` panics at the next three visits of `relay`, at
+//! one visit in a hundred of `session`, drops every hint, and is the [`Mutant`] of that name.
+
+use std::borrow::Cow;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(crate) use clarion_core::fault::{Mutant, mutated};
+use clarion_protocol::TerminalId;
 
 /// Panics if the point is armed.
 #[inline]
@@ -20,6 +26,35 @@ pub(crate) fn hints_off() -> bool {
     return hooks::hints_off();
     #[cfg(not(feature = "fault-hooks"))]
     false
+}
+
+/// The time by which a session judges what has expired: that of the store.
+#[inline]
+pub(crate) fn judged_ms(store_ms: u64) -> u64 {
+    if !mutated(Mutant::WallClock) {
+        return store_ms;
+    }
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_millis()).unwrap_or(store_ms)
+}
+
+/// The terminal that a push to this one goes to: this one.
+#[inline]
+pub(crate) fn misled(terminal: &TerminalId) -> Cow<'_, TerminalId> {
+    if !mutated(Mutant::WrongTerminal) || fastrand::u8(..8) > 0 {
+        return Cow::Borrowed(terminal);
+    }
+    let mut name = terminal.as_str().to_owned();
+    name.pop();
+    TerminalId::new(&(name + "1")).map_or(Cow::Borrowed(terminal), Cow::Owned)
+}
+
+/// A link begins, with nothing that outlives it.
+#[inline]
+pub(crate) fn leak_a_file() {
+    if mutated(Mutant::LeakFiles) {
+        std::mem::forget(std::fs::File::open("/dev/null"));
+    }
 }
 
 #[cfg(feature = "fault-hooks")]
@@ -68,11 +103,21 @@ mod hooks {
     /// Arms what `CLARION_FAULTS` names; unreadable parts are reported by the returned text.
     ///
     /// # Errors
-    /// The first part that is not of the form `point=N`, `point=N%` or `hints=off`.
+    /// The first part that is not of the form `point=N`, `point=N%` or `hints=off`, nor the name of a
+    /// mutant.
     pub fn arm_from_environment() -> Result<(), String> {
         let Ok(text) = std::env::var("CLARION_FAULTS") else { return Ok(()) };
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let bad = || format!("CLARION_FAULTS: `{part}` is not point=N, point=N% or hints=off");
+            let bad = || {
+                let forms = "point=N, point=N%, hints=off or mutant:NAME";
+                format!("CLARION_FAULTS: `{part}` is not {forms}")
+            };
+            if let Some(name) = part.strip_prefix("mutant:") {
+                if !clarion_core::fault::choose(name) {
+                    return Err(bad());
+                }
+                continue;
+            }
             let (point, value) = part.split_once('=').ok_or_else(bad)?;
             if (point, value) == ("hints", "off") {
                 HINTS_OFF.store(true, Ordering::Release);

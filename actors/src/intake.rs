@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 
+use crate::fault::{Mutant, mutated};
 use crate::nodes::Nodes;
 use crate::owner::{OwnerHandle, OwnerMessage};
 use crate::task;
@@ -33,7 +34,7 @@ const ASKED_MAX: usize = 128;
 
 /// How long after the beginning of a push a first attempt does not look for its message, in
 /// milliseconds: what bounds the time for which a node that died keeps others from the same push.
-pub(crate) const UNSEARCHED_MS: u64 = 2000;
+pub(crate) const UNSEARCHED_MS: u64 = 500;
 
 /// An entry to be appended.
 #[derive(Debug, Clone)]
@@ -344,7 +345,7 @@ fn attempt(entry: &NewEntry, started_ms: u64, not_after_ms: u64) -> Append {
         expires_at_ms: entry.expires_at_ms,
         body: entry.body.clone(),
         not_after_ms: not_after_ms.min(entry.deadline_ms),
-        first_attempt_ms: entry.searched_since(started_ms),
+        first_attempt_ms: entry.searched_since(started_ms).filter(|_| !mutated(Mutant::BlindRetry)),
         limits: entry.limits,
     }
 }

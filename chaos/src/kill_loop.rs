@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::check::{self, Violation};
 use crate::history::{About, Event, FORMAT, History};
+use crate::interruption::Expects;
 use crate::node_process::NodeProcess;
 use crate::run::{HINTS_OFF, HISTORY_FILE};
 use crate::settle::{self, CountsNearFaults, DEADLINE};
@@ -24,6 +25,9 @@ pub const NAME: &str = "kill-loop";
 const COMPONENT: &str = "node:node";
 /// The counter of what only the slow head check found.
 const HEAD_CHECK: &str = "clarion_head_check_found_total";
+
+/// Pushes that a run must be worth.
+const ACCEPTED_MIN: u64 = 1000;
 
 /// What a run is to be like.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub struct Settings {
     pub faults: Option<String>,
     /// Where the run keeps its files; a temporary directory if none.
     pub directory: Option<PathBuf>,
+    /// The arguments of `clarion-chaos` that make such a run again, if there are such.
+    pub again: String,
 }
 
 impl Settings {
@@ -57,6 +63,7 @@ impl Settings {
             size: Size { products: 2, terminals: 12, pushes_per_s: 80, members_change: true },
             faults: None,
             directory: None,
+            again: String::new(),
         }
     }
 }
@@ -111,7 +118,7 @@ impl Arguments {
     pub fn settings(&self) -> Settings {
         let mut settings = Settings::short(self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)));
         settings.at_least = Duration::from_secs_f64((self.minutes * 60.0).clamp(0.0, 1e9));
-        settings.accepted = 0;
+        settings.accepted = ACCEPTED_MIN;
         settings.size.products = self.products.max(1);
         settings.size.terminals = self.terminals.max(1);
         settings.size.pushes_per_s = self.pushes_per_s;
@@ -121,19 +128,31 @@ impl Arguments {
             (false, faults) => faults.clone(),
         };
         settings.directory.clone_from(&self.keep);
+        settings.again = self.arguments(settings.seed);
         settings
+    }
+
+    /// The same, with its files kept there.
+    #[must_use]
+    pub fn kept_in(self, keep: Option<PathBuf>) -> Self {
+        Self { keep, ..self }
+    }
+
+    /// The arguments of `clarion-chaos` that make such a run again.
+    fn arguments(&self, seed: u64) -> String {
+        let Self { minutes, products, terminals, pushes_per_s, .. } = self;
+        let hints = if self.no_hints { " --no-hints" } else { "" };
+        let faults = self.faults.as_ref().map_or_else(String::new, |f| format!(" --faults {f}"));
+        format!(
+            "kill-loop --minutes {minutes} --seed {seed} --products {products} \
+             --terminals {terminals} --pushes-per-s {pushes_per_s}{hints}{faults}"
+        )
     }
 
     /// The command that makes such a run again.
     #[must_use]
     pub fn command(&self, seed: u64) -> String {
-        let Self { minutes, products, terminals, pushes_per_s, .. } = self;
-        let hints = if self.no_hints { " --no-hints" } else { "" };
-        let faults = self.faults.as_ref().map_or_else(String::new, |f| format!(" --faults {f}"));
-        format!(
-            "cargo run --release -p clarion-chaos -- kill-loop --minutes {minutes} --seed {seed} \
-             --products {products} --terminals {terminals} --pushes-per-s {pushes_per_s}{hints}{faults}"
-        )
+        format!("cargo run --release -p clarion-chaos -- {}", self.arguments(seed))
     }
 }
 
@@ -185,6 +204,7 @@ async fn run_in(
         seed: settings.seed,
         scenario: NAME.to_owned(),
         world: "single".to_owned(),
+        again: settings.again.clone(),
         ..About::default()
     };
     let history = History::create(&directory.join(HISTORY_FILE), about);
@@ -204,8 +224,13 @@ async fn run_in(
     let done = kill_loop.run(settings).await;
     let written = kill_loop.history.flush().map_err(Failure::of("cannot write the history"));
     done.and(written)?;
-    // Some kills come right after the start, before anything was accepted.
-    let options = check::Options { hints_off, overlap_min: 0, ..check::Options::default() };
+    // While the one node is down nothing is accepted: what counts is what was between the kills.
+    let (overlap_min, overlap_total_min) = (0, 0);
+    let options =
+        check::Options { hints_off, overlap_min, overlap_total_min, ..check::Options::default() };
+    let text = serde_json::to_string_pretty(&options).map_err(Failure::of("the options"))?;
+    std::fs::write(directory.join(check::Options::FILE), text)
+        .map_err(Failure::of("cannot write how to judge"))?;
     let looked = kill_loop
         .history
         .look(|records| (Summary::of(records), check::judge(records, &options).violations));
@@ -280,7 +305,7 @@ impl KillLoop {
             kind: "killed".into(),
             what: what.to_owned(),
             // There is no other node.
-            expects: "as long as it lasts".to_owned(),
+            expects: Expects::INTERRUPTS.to_string(),
             outside_model: false,
         });
     }

@@ -4,7 +4,9 @@
 pub mod check;
 pub mod fault;
 pub mod history;
+pub mod interruption;
 pub mod kill_loop;
+pub mod mutants;
 pub mod node_process;
 pub mod report;
 pub mod run;
@@ -12,6 +14,7 @@ pub mod sampler;
 pub mod scenario;
 pub mod settle;
 pub mod summary;
+pub mod target;
 pub mod workload;
 pub mod world;
 

@@ -9,9 +9,10 @@ use clarion_chaos::report::Report;
 use clarion_chaos::run::{Options, Profile};
 use clarion_chaos::scenario::{self, Outcome};
 use clarion_chaos::summary::Summary;
+use clarion_chaos::target::{self, Refused};
 use clarion_chaos::workload::process;
 use clarion_chaos::world::interrupted;
-use clarion_chaos::{Failure, history, kill_loop};
+use clarion_chaos::{Failure, history, kill_loop, mutants};
 
 /// Violations that are shown of a kind; the history has them all.
 const SHOWN_MAX: usize = 20;
@@ -26,6 +27,7 @@ Examples:
   cargo run --release -p clarion-chaos -- replay run-1/history.jsonl
   cargo run --release -p clarion-chaos -- report run-1/history.jsonl
   cargo run --release -p clarion-chaos -- kill-loop --minutes 10
+  cargo run --release -p clarion-chaos -- mutants
 
 Exit codes: 0 every promise was kept; 1 one was broken, or a run failed; 2 wrong usage.";
 
@@ -50,12 +52,20 @@ enum Command {
     Replay {
         /// The history
         file: PathBuf,
-        /// Run its scenario again with its seed
+        /// Make the same run again
         #[arg(long)]
         run: bool,
+        /// Keep the files of that run in this directory, also when nothing is wrong
+        #[arg(long, value_name = "DIRECTORY", requires = "run")]
+        keep: Option<PathBuf>,
     },
     /// Kill the embedded node again and again under load, and judge what came of it
     KillLoop(Box<kill_loop::Arguments>),
+    /// Run mutants of the node, each of which breaks a promise: the checker must reject every one
+    Mutants(Mutants),
+    /// Break a running cluster, as far as a file allows it: `--example` shows one
+    #[command(long_flag = "target")]
+    Target(Box<target::Arguments>),
     /// Make the report of a history that was kept, beside it: a page and JSON
     Report {
         /// The history
@@ -99,6 +109,22 @@ struct Run {
     /// between nodes are cut: the node's count of a topic's members may then be one too many
     #[arg(long)]
     members: bool,
+    /// Have the nodes break a promise: the name of a mutant, as `mutants --list` shows them
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Mutants {
+    /// Some of them; all if none is named
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Show them, and run none
+    #[arg(long)]
+    list: bool,
+    /// Keep the files of each run in a directory of its mutant in this one
+    #[arg(long, value_name = "DIRECTORY")]
+    keep: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -108,10 +134,12 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Command::Run(arguments) => run(&arguments),
-        Command::Replay { file, run } => replay(&file, run),
+        Command::Replay { file, run, keep } => replay(&file, run.then_some(keep)),
         Command::KillLoop(arguments) => kill_loop(&arguments),
+        Command::Mutants(arguments) => mutants(&arguments),
+        Command::Target(arguments) => return target(&arguments),
         Command::Report { file } => report(&file),
-        Command::Check { file } => check(&file),
+        Command::Check { file } => replay(&file, None),
         Command::Load => return process::main(),
     };
     match done {
@@ -124,8 +152,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Runtime::new().map_err(Failure::of("no runtime"))
+/// Does it, unless somebody ends the program: then what it made clears itself away, and nothing else
+/// is begun.
+fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::of("no runtime"))?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = work => Ok(done),
+            failure = interrupted() => Err(failure),
+        }
+    })
 }
 
 fn list(tag: Option<&str>) {
@@ -154,7 +190,6 @@ fn run(arguments: &Run) -> Result<bool, Failure> {
         scenarios.extend(scenario::ALL.iter().filter(|one| one.tags.contains(&tag)));
     }
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let runtime = runtime()?;
     let mut all_kept = true;
     for scenario in scenarios {
         println!("== {} (seed {seed}): {}", scenario.name, scenario.about);
@@ -166,15 +201,9 @@ fn run(arguments: &Run) -> Result<bool, Failure> {
             no_hints: arguments.no_hints,
             no_head_check: arguments.no_head_check,
             members: arguments.members,
+            mutant: arguments.mutant.clone(),
         };
-        // Dropped in the middle, the world clears itself away.
-        let done = runtime.block_on(async {
-            tokio::select! {
-                done = scenario::run(scenario, options) => done,
-                failure = interrupted() => Err(failure),
-            }
-        });
-        match done {
+        match unless_interrupted(scenario::run(scenario, options))? {
             Ok(Outcome::Kept(_)) => println!("verdict                every promise was kept"),
             Ok(Outcome::Skipped(why)) => println!("skipped                {why}"),
             Err(failure) => {
@@ -193,8 +222,7 @@ fn run(arguments: &Run) -> Result<bool, Failure> {
 fn kill_loop(arguments: &kill_loop::Arguments) -> Result<bool, Failure> {
     let settings = arguments.settings();
     eprintln!("seed {}", settings.seed);
-    let runtime = runtime()?;
-    let report = runtime.block_on(kill_loop::run(&settings));
+    let report = unless_interrupted(kill_loop::run(&settings))?;
     let again = arguments.command(settings.seed);
     let report = report.map_err(|failure| Failure::new(format!("{failure}\nagain: {again}")))?;
     println!("{}", report.summary);
@@ -207,25 +235,71 @@ fn kill_loop(arguments: &kill_loop::Arguments) -> Result<bool, Failure> {
     Ok(verdict(&report.violations))
 }
 
-fn replay(file: &Path, again: bool) -> Result<bool, Failure> {
-    let kept = check(file)?;
-    if !again {
-        return Ok(kept);
+fn mutants(arguments: &Mutants) -> Result<bool, Failure> {
+    let chosen = mutants::named(&arguments.names)?;
+    if arguments.list {
+        print!("{}", mutants::table());
+        return Ok(true);
     }
+    let mut told = Vec::new();
+    for mutant in chosen {
+        println!("== {}: {}", mutant.name, mutant.breaks);
+        let keep = arguments.keep.as_ref().map(|keep| keep.join(mutant.name));
+        let end = unless_interrupted(mutants::run(mutant, keep))??;
+        println!("{end}");
+        told.push((mutant, end));
+    }
+    println!();
+    for (mutant, end) in &told {
+        println!("{:<22} {:<22} {end}", mutant.name, mutant.shown_by.to_string());
+    }
+    Ok(told.iter().all(|(_, end)| end.is_good()))
+}
+
+/// The only command that refuses by code: it is for clusters that are not ours.
+fn target(arguments: &target::Arguments) -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::of("no runtime"));
+    // It hears signals itself: first it mends.
+    let done = runtime.map_err(Refused::from);
+    match done.and_then(|runtime| runtime.block_on(target::run(arguments))) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(_)) => {
+            println!("verdict                every promise was kept");
+            ExitCode::SUCCESS
+        }
+        Err(Refused::Misuse(misuse)) => {
+            eprintln!("error {misuse}");
+            ExitCode::from(2)
+        }
+        Err(Refused::Failed(failure)) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Judges a history, and makes its run again if that is asked for, with its files kept or not.
+fn replay(file: &Path, again: Option<Option<PathBuf>>) -> Result<bool, Failure> {
     let name = file.display().to_string();
     let contents = history::read(file).map_err(Failure::of(&name))?;
+    println!("{}", Summary::of(&contents.records));
+    let options = check::Options::beside(file)?;
+    let kept = verdict(&check::judge(&contents.records, &options).violations);
+    let Some(keep) = again else { return Ok(kept) };
     let about = contents.records.iter().find_map(|record| match &record.event {
         history::Event::Run(about) => Some(about),
         _ => None,
     });
-    let about = about.ok_or_else(|| Failure::new("the history does not say its run"))?;
-    if about.scenario == kill_loop::NAME {
-        return kill_loop(&kill_loop::Arguments::short(about.seed));
+    let arguments = about.map(|about| about.again.as_str()).unwrap_or_default();
+    let words = std::iter::once("clarion-chaos").chain(arguments.split_whitespace());
+    match Cli::try_parse_from(words).map(|cli| cli.command) {
+        Ok(Command::Run(arguments)) => run(&Run { keep, ..*arguments }),
+        Ok(Command::KillLoop(arguments)) => kill_loop(&arguments.kept_in(keep)),
+        Ok(Command::Target(_)) => Err(Failure::new(format!(
+            "{name} is of a running cluster: `clarion-chaos {arguments}` makes such a run again"
+        ))),
+        _ => Err(Failure::new(format!("{name} does not say how its run was made"))),
     }
-    let scenario = scenario::named(&about.scenario)?;
-    let options = Options::of_kept(file, about.seed)?;
-    let runtime = runtime()?;
-    runtime.block_on(scenario::run(scenario, options)).map(|_| true)
 }
 
 fn report(file: &Path) -> Result<bool, Failure> {
@@ -236,18 +310,11 @@ fn report(file: &Path) -> Result<bool, Failure> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let page = report.write(directory)?;
     print!("{}", report.table());
-    for too_long in report.too_long() {
+    for too_long in &report.too_long {
         println!("too long: {too_long}");
     }
     println!("{}", page.display());
     Ok(report.is_good())
-}
-
-fn check(file: &Path) -> Result<bool, Failure> {
-    let name = file.display().to_string();
-    let contents = history::read(file).map_err(Failure::of(&name))?;
-    println!("{}", Summary::of(&contents.records));
-    Ok(verdict(&check::check(&contents.records)))
 }
 
 fn verdict(violations: &[Violation]) -> bool {

@@ -1,17 +1,16 @@
 //! A node as a process of its own, which can be killed and started again on the same data and the
 //! same addresses.
 
-use std::fs::File;
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
+use clarion_launch::Process;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::Failure;
@@ -30,15 +29,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// the node's port while it is down, nor connect to itself there.
 const ADDRESS: &str = "127.0.0.2:0";
 
-/// A node and where its files are.
+/// The place of the program in its command: nothing stands before it.
+const PROGRAM_AT: usize = 0;
+
+/// A node and where its files are. It ends with this, and with the program that started it, however
+/// that ends.
 #[derive(Debug)]
 pub struct NodeProcess {
-    binary: PathBuf,
-    directory: PathBuf,
-    faults: Option<String>,
+    process: Process,
     token: String,
     at: Option<Addresses>,
-    child: Option<Child>,
 }
 
 /// Where a node listens.
@@ -72,20 +72,17 @@ impl NodeProcess {
             "[http]\nlisten = \"{ADDRESS}\"\n[terminals]\nlisten = \"{ADDRESS}\"\n\
              [store]\npath = {data}\nfree_bytes_min = 0\n{settings}"
         );
-        let mut node = Self {
-            binary,
-            directory: directory.to_owned(),
-            faults: faults.map(str::to_owned),
-            token: (0..32).map(|_| fastrand::alphanumeric()).collect(),
-            at: None,
-            child: None,
-        };
-        std::fs::write(node.config(), config).map_err(Failure::of("cannot write the config"))?;
-        let init = node.command(&["store", "init"])?.status().await;
-        let init = init.map_err(Failure::of("cannot run `clarion store init`"))?;
-        if !init.success() {
-            return Err(node.failure(&format!("`clarion store init` ended with {init}")));
-        }
+        let file = directory.join("node.toml");
+        std::fs::write(&file, config).map_err(Failure::of("cannot write the config"))?;
+        let token: String = (0..32).map(|_| fastrand::alphanumeric()).collect();
+        let process = Process::new("the node", binary, &directory.join("node.log"))
+            .arguments(["--json", "start"])
+            .arguments([&file])
+            .environment("CLARION_ADMIN_TOKEN", Some(&token))
+            .environment("CLARION_FAULTS", faults);
+        let init = [OsStr::new("store"), OsStr::new("init"), file.as_os_str()];
+        process.run_once(init, PROGRAM_AT).await?;
+        let mut node = Self { process, token, at: None };
         node.start().await?;
         Ok(node)
     }
@@ -95,10 +92,11 @@ impl NodeProcess {
     /// # Errors
     /// When it is not ready in time, or ends.
     pub async fn start(&mut self) -> Result<(), Failure> {
-        self.spawn()?;
         let ready = async {
-            if self.at.is_none() {
-                self.at = Some(self.told_addresses().await?);
+            if self.at.is_some() {
+                self.process.start()?;
+            } else {
+                self.start_anywhere().await?;
             }
             while !self.get("/readyz").await.is_ok_and(|answer| answer.starts_with(OK)) {
                 self.must_run()?;
@@ -108,7 +106,7 @@ impl NodeProcess {
         };
         match timeout(READY_DEADLINE, ready).await {
             Ok(done) => done,
-            Err(_) => Err(self.failure("the node is not ready in time")),
+            Err(_) => Err(self.process.failure("is not ready in time").into()),
         }
     }
 
@@ -117,7 +115,7 @@ impl NodeProcess {
     /// # Errors
     /// When it cannot be started, or ended by itself.
     pub async fn start_and_kill(&mut self, after: Duration) -> Result<(), Failure> {
-        self.spawn()?;
+        self.process.start()?;
         sleep(after).await;
         self.kill().await
     }
@@ -132,15 +130,24 @@ impl NodeProcess {
         Ok(values.filter_map(|value| value.trim().parse::<u64>().ok()).sum())
     }
 
-    fn spawn(&mut self) -> Result<(), Failure> {
-        let mut command = self.command(&["--json", "start"])?;
-        if let Some(at) = self.at {
-            command.env("CLARION_HTTP__LISTEN", at.http.to_string());
-            command.env("CLARION_TERMINALS__LISTEN", at.terminals.to_string());
-        } else {
-            command.stdout(Stdio::piped());
-        }
-        self.child = Some(command.spawn().map_err(Failure::of("cannot start clarion"))?);
+    /// Starts it at addresses that it chooses, and keeps them for later starts.
+    async fn start_anywhere(&mut self) -> Result<(), Failure> {
+        let output = self.process.start_with_output()?;
+        let output = output.ok_or_else(|| Failure::new("the node has no output"))?;
+        let mut line = String::new();
+        let read = BufReader::new(output).read_line(&mut line).await;
+        read.map_err(Failure::of("cannot read from the node"))?;
+        let told = serde_json::from_str::<ReadyLine>(&line)
+            .map_err(|error| self.process.failure(&format!("says {line:?}: {error}")))?;
+        let address = |url: &str| {
+            let address = url.split("//").last().unwrap_or(url);
+            address.parse().map_err(Failure::of("the node tells an address that is none"))
+        };
+        let at = Addresses { http: address(&told.http)?, terminals: address(&told.terminals)? };
+        let (http, terminals) = (at.http.to_string(), at.terminals.to_string());
+        self.process.set_environment("CLARION_HTTP__LISTEN", Some(&http));
+        self.process.set_environment("CLARION_TERMINALS__LISTEN", Some(&terminals));
+        self.at = Some(at);
         Ok(())
     }
 
@@ -150,10 +157,7 @@ impl NodeProcess {
     /// When it was gone before.
     pub async fn kill(&mut self) -> Result<(), Failure> {
         self.must_run()?;
-        if let Some(mut child) = self.child.take() {
-            child.kill().await.map_err(Failure::of("cannot kill the node"))?;
-        }
-        Ok(())
+        Ok(self.process.kill().await?)
     }
 
     /// The base URL of the HTTP API.
@@ -184,50 +188,7 @@ impl NodeProcess {
     /// # Errors
     /// When it ended by itself.
     pub fn must_run(&mut self) -> Result<(), Failure> {
-        let ended = match &mut self.child {
-            Some(child) => child.try_wait().map_err(Failure::of("cannot look at the node"))?,
-            None => return Err(self.failure("the node is not started")),
-        };
-        match ended {
-            Some(status) => Err(self.failure(&format!("the node ended by itself: {status}"))),
-            None => Ok(()),
-        }
-    }
-
-    fn config(&self) -> PathBuf {
-        self.directory.join("node.toml")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.directory.join("node.log")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Result<Command, Failure> {
-        let log = File::options().append(true).create(true).open(self.log());
-        let log = log.map_err(Failure::of("cannot write the node's log"))?;
-        let mut command = Command::new(&self.binary);
-        command.args(arguments).arg(self.config()).env("CLARION_ADMIN_TOKEN", &self.token);
-        command.env_remove("CLARION_FAULTS");
-        if let Some(faults) = &self.faults {
-            command.env("CLARION_FAULTS", faults);
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        Ok(command)
-    }
-
-    async fn told_addresses(&mut self) -> Result<Addresses, Failure> {
-        let stdout = self.child.as_mut().and_then(|child| child.stdout.take());
-        let stdout = stdout.ok_or_else(|| Failure::new("the node has no output"))?;
-        let mut line = String::new();
-        let read = BufReader::new(stdout).read_line(&mut line).await;
-        read.map_err(Failure::of("cannot read from the node"))?;
-        let told = serde_json::from_str::<ReadyLine>(&line)
-            .map_err(|error| self.failure(&format!("the node says {line:?}: {error}")))?;
-        let address = |url: &str| {
-            let address = url.split("//").last().unwrap_or(url);
-            address.parse().map_err(Failure::of("the node tells an address that is none"))
-        };
-        Ok(Addresses { http: address(&told.http)?, terminals: address(&told.terminals)? })
+        Ok(self.process.must_run()?)
     }
 
     /// The whole answer to a request, as text.
@@ -239,14 +200,5 @@ impl NodeProcess {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
-    }
-
-    /// A failure with the end of the node's log.
-    fn failure(&self, what: &str) -> Failure {
-        const LINES: usize = 20;
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(LINES)..].join("\n");
-        Failure::new(format!("{what}; its log ({}) ends:\n{tail}", self.log().display()))
     }
 }

@@ -4,7 +4,7 @@
 mod held;
 mod options;
 mod redis;
-mod verdict;
+pub(crate) mod verdict;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::Failure;
-use crate::fault::{Broken, Fault};
+use crate::fault::{Broken, Fault, expects};
 use crate::history::{About, Event, FORMAT, History};
 use crate::sampler::{Api, Sampler, Watched};
 use crate::scenario::{Outcome, Scenario};
@@ -37,6 +37,8 @@ pub const KEEP_VARIABLE: &str = "CLARION_CHAOS_KEEP";
 
 /// The counter of what only the slow head check found.
 const HEAD_CHECK: &str = "clarion_head_check_found_total";
+/// Added to the number of a round, so that those terminals come in its end that are late.
+const LATE_FROM: u32 = 2;
 /// How long all may take to be whole again.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(90);
 
@@ -53,9 +55,14 @@ pub struct Run {
     setting: Setting,
     pub(crate) directory: PathBuf,
     faults: u32,
-    pub(crate) skipped: u32,
-    /// Faults that are not mended yet.
+    /// Things that are broken now.
+    broken: u32,
+    /// Faults that are mended, and of which not all is whole again yet.
     open: Vec<u32>,
+    /// Pushes that were accepted while something was broken, but for...
+    overlapped: u64,
+    /// ...those of the stretch that began when so many were accepted in all.
+    broken_since: Option<u64>,
     before: Vec<Held>,
     sampler: Sampler,
 }
@@ -116,6 +123,7 @@ impl Run {
             world: scenario.world.to_owned(),
             commit: said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "HEAD"]),
             program: said(&program, &["--version"]),
+            again: options.arguments(scenario),
             heartbeat_ms: options::HEARTBEAT_MS,
             window: options::WINDOW,
         };
@@ -149,8 +157,10 @@ impl Run {
             setting,
             directory: directory.to_owned(),
             faults: 0,
-            skipped: 0,
+            broken: 0,
             open: Vec::new(),
+            overlapped: 0,
+            broken_since: None,
             before: Vec::new(),
             sampler,
         };
@@ -193,10 +203,9 @@ impl Run {
     /// When it should have been possible and was not.
     pub async fn begin(&mut self, fault: Fault) -> Result<Option<Broken>, Failure> {
         if let Some(why) = self.cannot(&fault) {
-            let (component, kind) = (fault.on.to_string().into(), fault.act.kind().into());
+            let (component, kind) = (fault.component().into(), fault.act.kind().into());
             println!("skipped                {fault}: {why}");
             self.history.add(Event::Skipped { component, kind, why });
-            self.skipped += 1;
             return Ok(None);
         }
         if let Component::Node(name) = &fault.on
@@ -204,34 +213,53 @@ impl Run {
         {
             self.head_check(&name.clone()).await?;
         }
+        self.prepare(&fault).await?;
+        let expects = expects(&fault, self.redis_role(&fault.on).await);
         self.faults += 1;
-        let n = self.faults;
+        let (n, accepted_before) = (self.faults, *self.history.accepted().borrow());
+        self.broken += 1;
+        self.broken_since.get_or_insert(accepted_before);
         self.history.add(Event::Fault {
             n,
-            component: fault.on.to_string().into(),
+            component: fault.component().into(),
             kind: fault.act.kind().into(),
             what: fault.act.to_string(),
-            expects: fault.expects().to_string(),
+            expects: expects.to_string(),
             outside_model: fault.outside_model(),
         });
         let undo = Box::pin(self.break_it(&fault)).await;
         let undo = undo.map_err(|error| self.told(&format!("{fault}: {error}")))?;
         self.watch();
-        Ok(Some(Broken { n, fault, undo }))
+        Ok(Some(Broken { n, fault, expects, undo, accepted_before }))
     }
 
-    /// Takes the hand off what was broken. What follows from it may take its time yet.
+    /// Takes the hand off what was broken, once as many pushes overlapped it as is its share of what the
+    /// run demands. What follows from it may take its time yet.
     ///
     /// # Errors
     /// When what was broken cannot be started, woken or connected again.
     pub async fn mend(&mut self, broken: Broken) -> Result<(), Failure> {
-        let Broken { n, fault, undo } = broken;
+        let Broken { n, fault, expects, undo, accepted_before } = broken;
+        if expects.lets_pushes_pass() {
+            let share = self.setting.overlap_total_min.div_ceil(u64::from(self.scenario.faults));
+            let share = a_tenth_more(share.max(self.setting.overlap_min));
+            self.accepted(accepted_before + share).await?;
+        }
         let mended = Box::pin(self.mend_it(&fault, undo)).await;
         mended.map_err(|error| self.told(&format!("mending {fault}: {error}")))?;
         self.history.add(Event::Mended { n });
         self.open.push(n);
+        self.broken -= 1;
         self.watch();
         Ok(())
+    }
+
+    /// Whether as many pushes were accepted while something was broken as the run demands.
+    #[must_use]
+    pub fn has_overlapped(&self) -> bool {
+        let now = *self.history.accepted().borrow();
+        let current = self.broken_since.map_or(0, |since| now - since);
+        self.overlapped + current >= a_tenth_more(self.setting.overlap_total_min)
     }
 
     /// Waits until everything that was mended is whole again.
@@ -243,11 +271,17 @@ impl Run {
         for n in self.open.drain(..) {
             self.history.add(Event::Healed { n });
         }
+        if self.broken == 0
+            && let Some(since) = self.broken_since.take()
+        {
+            self.overlapped += *self.history.accepted().borrow() - since;
+        }
         Ok(())
     }
 
-    /// Breaks something, does something meanwhile, mends it, and waits until all is whole. Nothing is
-    /// done when this machine cannot break it.
+    /// Sends a third of the terminals away, breaks something, does something meanwhile, mends it, brings
+    /// them back, and waits until all is whole and what had to wait is answered. Nothing is done when
+    /// this machine cannot break it.
     ///
     /// # Errors
     /// When any of it fails.
@@ -256,10 +290,29 @@ impl Run {
         fault: Fault,
         meanwhile: impl AsyncFnOnce(&mut Self) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let Some(broken) = self.begin(fault).await? else { return Ok(()) };
-        meanwhile(self).await?;
-        self.mend(broken).await?;
-        self.whole().await
+        let third = self.faults;
+        self.load.send_away(third);
+        if let Some(broken) = self.begin(fault).await? {
+            meanwhile(self).await?;
+            self.mend(broken).await?;
+        }
+        // Those that are late come after the first fault.
+        self.load.bring_back(third + LATE_FROM);
+        self.whole().await?;
+        self.answered().await
+    }
+
+    /// Waits until nobody waits for an answer any more who did when all was whole again: what one fault
+    /// held up must not be taken for the work of the next.
+    async fn answered(&self) -> Result<(), Failure> {
+        let (history, now) = (Arc::clone(&self.history), self.history.clock().now());
+        let answered = wait::until("all pushes are answered", DEADLINE, async || {
+            match history.ledger(|ledger| ledger.waiting_since()) {
+                Some(since) if since < now => Err(LaunchError::new("a push waits yet")),
+                _ => Ok(()),
+            }
+        });
+        Ok(answered.await?)
     }
 
     /// Samples are taken of the processes that are there now.
@@ -298,8 +351,14 @@ impl Run {
     /// # Errors
     /// When they are not accepted in time, or a client ended.
     pub async fn pushes(&mut self, more: u64) -> Result<(), Failure> {
+        let until = *self.history.accepted().borrow() + more;
+        self.accepted(until).await
+    }
+
+    /// Waits until so many pushes were accepted since the start of the run.
+    async fn accepted(&mut self, until: u64) -> Result<(), Failure> {
         let mut accepted = self.history.accepted();
-        let until = *accepted.borrow() + more;
+        let more = until.saturating_sub(*accepted.borrow());
         let failure = tokio::select! {
             reached = timeout(DEADLINE, accepted.wait_for(|accepted| *accepted >= until)) => {
                 match reached {
@@ -497,7 +556,9 @@ impl Run {
     pub async fn to_notice(&self, fault: &Fault) -> Noticed {
         match &fault.on {
             Component::Node(name) => Noticed::Node(name.clone()),
-            master if self.is_master(master).await => Noticed::Master(master.clone()),
+            server @ Component::Redis { .. } if self.is_master(server).await => {
+                Noticed::Master(server.clone())
+            }
             _ => Noticed::AtOnce,
         }
     }
@@ -524,6 +585,11 @@ pub enum Noticed {
     Master(Component),
     /// The other nodes are to have no link to it.
     Node(String),
+}
+
+/// Of the answers that are counted some are of pushes that were pushed again, or answered before.
+const fn a_tenth_more(pushes: u64) -> u64 {
+    pushes + pushes / 10
 }
 
 /// What a program says; nothing if it cannot be run.

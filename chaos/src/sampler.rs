@@ -1,5 +1,8 @@
 //! Looks at every process once a second: what the kernel counts of it, and what a node says of
-//! itself. A process that is down has a sample, too, in which nothing is known.
+//! itself. A process that is down has a sample, too, in which nothing is known. And at the machine, on
+//! which others may run.
+
+mod machine;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::history::{Event, History, Name, Sample};
+use machine::{Lookout, Usage};
 
 /// The time between two samples of a process.
 const EVERY: Duration = Duration::from_secs(1);
@@ -45,8 +49,9 @@ pub struct Api {
 #[derive(Debug)]
 pub struct Sampler {
     watched: Arc<Mutex<Vec<Watched>>>,
-    /// Ends with this.
+    /// Both end with this.
     _task: JoinSet<()>,
+    _lookout: Lookout,
 }
 
 impl Sampler {
@@ -55,8 +60,9 @@ impl Sampler {
     pub fn start(history: Arc<History>) -> Self {
         let watched = Arc::new(Mutex::new(Vec::new()));
         let mut task = JoinSet::new();
+        let lookout = Lookout::start(Arc::clone(&history));
         task.spawn(run(history, Arc::clone(&watched)));
-        Self { watched, _task: task }
+        Self { watched, _task: task, _lookout: lookout }
     }
 
     /// Watches these from now on; to be called again whenever a process has started or ended.
@@ -68,9 +74,12 @@ impl Sampler {
 async fn run(history: Arc<History>, watched: Arc<Mutex<Vec<Watched>>>) {
     let mut turns = interval(EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut usage = Usage::default();
     loop {
         turns.tick().await;
         let now = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let used = usage.turn(history.clock(), now.iter().filter_map(|process| process.pid));
+        used.into_iter().for_each(|event| history.add(event));
         for sample in join_all(now.iter().map(look_at)).await {
             history.add(Event::Sample(Box::new(sample)));
         }

@@ -31,9 +31,9 @@ const IN_FLIGHT: usize = 16;
 /// Whether counts of pushes close to a fault may be lost in part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountsNearFaults {
-    /// They are on the disk of the one node.
+    /// Nothing is lost: whoever left something uncounted is found by the next session.
     Whole,
-    /// They are written behind, after the cursors, to other servers.
+    /// Some are, for a reason that the run names.
     MayLack,
 }
 
@@ -100,7 +100,8 @@ impl Asking<'_> {
     async fn one(&self, push: Countable) -> Result<Option<Countable>, Failure> {
         let of = |(name, _): &&(String, Backend)| *name == *push.product;
         let Some((_, backend)) = self.backends.iter().find(of) else { return Ok(None) };
-        let may_lack = push.near_fault && self.near_faults == CountsNearFaults::MayLack;
+        let near_fault = push.near_fault && self.near_faults == CountsNearFaults::MayLack;
+        let may_lack = near_fault || push.may_be_gone;
         let deadline = if may_lack { LOST_DEADLINE } else { DEADLINE };
         let late = self.since.elapsed() > deadline;
         match backend.message(push.id).await {

@@ -54,10 +54,12 @@ const TERMINAL_PROCESSES: usize = 2;
 /// How long a terminal stays in a topic, or out of it, milliseconds.
 const FLIP_MS: std::ops::Range<u64> = 2_000..8_000;
 /// The product that floods, and its terminals.
-const FLOOD_PRODUCT: &str = "flood";
+pub(crate) const FLOOD_PRODUCT: &str = "flood";
 const FLOOD_TERMINALS: usize = 3;
 /// How products of rough terminals begin.
 const ROUGH_PRODUCT: &str = "rough";
+/// How the names of the other products begin.
+const PRODUCT: &str = "product";
 
 /// How large the load is.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +121,21 @@ impl Workload {
         directory: &Path,
         seed: u64,
     ) -> Result<Self, Failure> {
+        Self::start_as(PRODUCT, doors, history, size, directory, seed).await
+    }
+
+    /// The same with products whose names begin so.
+    ///
+    /// # Errors
+    /// When the node refuses any of it.
+    pub async fn start_as(
+        names: &str,
+        doors: Doors,
+        history: Arc<History>,
+        size: Size,
+        directory: &Path,
+        seed: u64,
+    ) -> Result<Self, Failure> {
         let mut load = Self {
             products: Vec::new(),
             terminals: Vec::new(),
@@ -129,7 +146,7 @@ impl Workload {
             started: 0,
             common: Common { history, doors, directory: directory.to_owned(), seed },
         };
-        let plans = load.make(size).await?;
+        let plans = load.make(names, size).await?;
         for process in plans {
             let process = load.launch(Part::Terminals(process)).await?;
             load.receivers.push(process);
@@ -144,12 +161,12 @@ impl Workload {
     }
 
     /// Makes products and their terminals: those of each process.
-    async fn make(&mut self, size: Size) -> Result<Vec<Vec<TerminalPlan>>, Failure> {
+    async fn make(&mut self, names: &str, size: Size) -> Result<Vec<Vec<TerminalPlan>>, Failure> {
         let Common { history, doors, directory, seed } = &self.common;
         let setup = Setup::new(doors, history)?;
         let mut processes = vec![Vec::new(); TERMINAL_PROCESSES];
         for index in 0..size.products {
-            let name = format!("product-{index}");
+            let name = format!("{names}-{index}");
             let wish = Wish { name: &name, terminals: size.terminals, pushes_per_s_max: None };
             let mut product = setup.product(wish).await?;
             for number in 0..size.terminals {

@@ -10,7 +10,9 @@ use std::path::Path;
 use clarion_chaos::check::{self, registry};
 use clarion_chaos::history::{Event, Record};
 use histories::bad::{self, Bad};
+use histories::bad_runs;
 use histories::simulation::{self, Kind};
+use histories::tape::{MS, Tape};
 use histories::{broken, options};
 
 fn good() -> Vec<Record> {
@@ -18,7 +20,7 @@ fn good() -> Vec<Record> {
 }
 
 fn all() -> impl Iterator<Item = &'static Bad> {
-    bad::ALL.iter().chain(&bad::MORE)
+    bad::ALL.iter().chain(&bad::MORE).chain(&bad_runs::ALL)
 }
 
 #[test]
@@ -174,6 +176,36 @@ fn counts_close_to_a_fault_may_lack_something_where_the_run_says_so() {
     assert_eq!(broken(&records, &options, registry()).0, BTreeSet::from(["counts"]));
     options.counts_may_lack = true;
     assert_eq!(broken(&records, &options, registry()).0, BTreeSet::new());
+}
+
+/// What others used of the machine, in a history that ends with a delivery that comes late while a
+/// sentinel is away.
+fn late_while_others_use(percent: u64) -> Vec<Record> {
+    let good = good();
+    let mut tape = Tape::behind(&good, 60_000);
+    let from = tape.now;
+    bad_runs::waits_for_a_message(&mut tape, 4_000);
+    let all_ms = 2 * (tape.now - from) / MS;
+    let others_ms = all_ms * percent / 100;
+    tape.add("driver", Event::Machine { from, cores: 2, others_ms, stolen_ms: 0 });
+    good.into_iter().chain(tape.finish()).collect()
+}
+
+#[test]
+fn what_others_did_to_the_machine_is_no_interruption() {
+    let found = |records: &[Record]| broken(records, &options(), registry());
+    let (alone, what) = found(&late_while_others_use(10));
+    assert_eq!(alone, BTreeSet::from(["interruptions"]));
+    assert!(what.contains("stood for 4000 of at most 500 ms"), "{what}");
+    assert!(what.contains("others had 9 % of its time"), "{what}");
+    assert_eq!(found(&late_while_others_use(60)).0, BTreeSet::new());
+    // When nobody ran at all nobody waited.
+    let mut records = late_while_others_use(10);
+    let late = records.iter().rposition(|r| matches!(r.event, Event::Delivered { .. })).unwrap();
+    let t = records[late].t;
+    let event = Event::Stalled { from: t - 3_900 * MS };
+    records.insert(late, Record { t, by: "driver".into(), event });
+    assert_eq!(found(&records).0, BTreeSet::new());
 }
 
 #[test]

@@ -207,6 +207,28 @@ fn a_second_signal_ends_a_drain_at_once_with_130() {
 }
 
 #[test]
+fn a_signal_after_an_operators_drain_is_the_first() {
+    let mut started = start(&[
+        ("CLARION_NODE__ID", "node-1"),
+        ("CLARION_NODE__DRAIN_TIMEOUT_MS", "600000"),
+        ("CLARION_TERMINALS__OPEN_TIMEOUT_MS", "600000"),
+    ]);
+    let link = silent_link(&started.terminals);
+    let address = started.http.split("//").nth(1).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!(
+        "POST /v1/cluster/nodes/node-1/drain HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Authorization: Bearer {ADMIN_TOKEN}\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    started.node.err.until("an operator asked for it");
+    started.node.signal(Signal::TERM);
+    started.node.err.until("draining already");
+    drop(link);
+    assert_eq!(started.node.wait(), Some(0));
+}
+
+#[test]
 fn a_drain_ends_links_that_do_not_go_and_exits_with_0_in_time() {
     let mut started = start(&[("CLARION_NODE__DRAIN_TIMEOUT_MS", "1000")]);
     let mut link = silent_link(&started.terminals);

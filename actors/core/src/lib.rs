@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod entry;
+pub mod fault;
 pub mod gateways;
 pub mod identity;
 pub mod log;

@@ -9,8 +9,9 @@
 //!    is not theirs, and nobody would be served better by fewer owners.
 //! 3. Who is in **quarantine** is out: it died, or restarted without having drained, or was out for
 //!    sickness, and has not been well for long enough since.
-//! 4. Who was **never linked** is out: more than half of its living peers have had no link to this run
-//!    of it, each for longer than ten seconds since it saw it first. Somebody with the cookie but a wrong
+//! 4. Who was **never linked** is out: more than half of its living peers of its own group have had no
+//!    link to this run of it, each for longer than ten seconds since it saw it first. (Groups may be kept
+//!    apart by the network: what others do not reach says nothing.) Somebody with the cookie but a wrong
 //!    certificate is among the members and serves nobody.
 //! 5. If that leaves nobody, the missing links do not count (then nobody knows whose fault they are); if
 //!    nobody even then, quarantine does not, and at last draining neither.
@@ -39,6 +40,7 @@
 //! What is remembered: 1,024 names that are not there, about 100 bytes each, the longest gone go
 //! first, and all that are there.
 
+mod hearing;
 mod history;
 mod owners;
 mod verdict;
@@ -46,6 +48,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use hearing::{Hearing, Living, Unheard};
 pub use verdict::{NoVerdict, Verdict};
 
 use crate::identity::{BootId, Role, Roles};
@@ -302,8 +305,10 @@ impl Members {
             for voter in living().filter(|voter| voter.id != about.id) {
                 let vote = vote(voter, about);
                 quarantine += vote.weight();
-                unlinked += usize::from(vote == Vote::NeverLinked);
-                peers += 1;
+                if voter.group == about.group {
+                    unlinked += usize::from(vote == Vote::NeverLinked);
+                    peers += 1;
+                }
             }
             if quarantine > 0 {
                 held.in_quarantine.push(Arc::clone(&about.id));

@@ -119,7 +119,9 @@ impl World {
         let now_ms = self.now_ms;
         for node in &mut self.nodes {
             // As it travels.
-            node.told = node.members.verdict(now_ms).to_string().parse().unwrap();
+            let told = node.members.verdict(now_ms);
+            let unlinked: Verdict = told.unlinked().parse().unwrap();
+            node.told = told.judged().parse::<Verdict>().unwrap().with(unlinked);
         }
     }
 

@@ -73,6 +73,10 @@ struct WireAppend<'a> {
     deadline_ms: u64,
 }
 
+/// Variants are numbered by their order: new ones go to the end. `Unavailable` is of releases whose owners
+/// said so also of an append that they had tried before with an unknown end; `Away` says that nothing
+/// happened at all. Such a release cannot read the latter, and waits for the end of its attempt as if the
+/// answer were lost (I2).
 #[derive(Encode, BorrowDecode)]
 enum WireResult<'a> {
     Done { epoch: u64, offset: u64, predecessor: u64, duplicate: bool, audience: u64, evicted: u32 },
@@ -81,6 +85,7 @@ enum WireResult<'a> {
     Unknown(&'a str),
     LogFull,
     Full(&'a str),
+    Away(&'a str),
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -310,7 +315,7 @@ fn result_to(result: &AppendResult) -> WireResult<'_> {
             evicted: appended.evicted,
         },
         AppendResult::NotTried => WireResult::NotTried,
-        AppendResult::Unavailable(why) => WireResult::Unavailable(why),
+        AppendResult::Unavailable(why) => WireResult::Away(why),
         AppendResult::Unknown(why) => WireResult::Unknown(why),
         AppendResult::LogFull => WireResult::LogFull,
         AppendResult::Full(why) => WireResult::Full(why),

@@ -12,8 +12,10 @@ use clarion_config::Config;
 use clarion_core::Roles;
 use clarion_protocol::Code;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::Cluster;
+use super::absent::{ASK_EVERY, Addresses};
 use super::port::PeerPort;
 use super::topology::{Topology, TopologyNode};
 use super::wire::wire_versions;
@@ -60,24 +62,47 @@ impl Joined {
         for peer in peers.peers() {
             membership.link(&peer.id, peer.boot, LinkState::Up);
         }
+        if others_are_named(config, listen) {
+            cluster.expect_others();
+        }
         task::spawn(follow(membership.view(), Arc::downgrade(cluster), Arc::downgrade(&peers)));
         Ok(Self { membership, peers })
     }
 }
 
-/// Members come and go: routing and links follow.
+/// Whether the config names another node to knock at.
+fn others_are_named(config: &Config, listen: SocketAddr) -> bool {
+    let cluster = &config.cluster;
+    let mine = [Some(listen), cluster.advertise].map(|addr| addr.map(|addr| addr.to_string()));
+    cluster.seeds.iter().any(|seed| !mine.iter().flatten().any(|mine| mine == seed))
+}
+
+/// Members come and go: routing and links follow. Who is gone is asked whether it is.
 async fn follow(mut view: watch::Receiver<Arc<View>>, cluster: Weak<Cluster>, peers: Weak<Peers>) {
+    let mut addresses = Addresses::default();
+    let mut ask = tokio::time::interval(ASK_EVERY);
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = Arc::clone(&view.borrow_and_update());
-        let (Some(cluster), Some(peers)) = (cluster.upgrade(), peers.upgrade()) else { return };
+        let (Some(here), Some(peers)) = (cluster.upgrade(), peers.upgrade()) else { return };
         peers.want(targets(&now));
         // Before others can have been heard nobody knows who owns what.
         if now.settled {
-            cluster.set_topology(Arc::new(topology(&now)));
+            here.set_topology(Arc::new(topology(&now)));
         }
-        drop((cluster, peers));
-        if view.changed().await.is_err() {
-            return;
+        addresses.note(targets(&now).into_iter().map(|one| (one.id, one.boot, one.addr)), &here);
+        drop((here, peers));
+        loop {
+            tokio::select! {
+                changed = view.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                _ = ask.tick() => {
+                    let Some(cluster) = cluster.upgrade() else { return };
+                    addresses.ask(&cluster);
+                }
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Links are given from outside ([`PeerPort`]), so that tests cut them; `start` makes real ones.
 
+pub(crate) mod absent;
 pub(crate) mod asking;
 pub(crate) mod codec;
 pub(crate) mod forward;
@@ -16,11 +17,12 @@ pub(crate) mod port;
 pub(crate) mod topology;
 pub(crate) mod wire;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use clarion_core::BootId;
+use clarion_core::membership::{Hearing, Living, Unheard};
 use clarion_core::placement::{Slot, SlotSet};
 use clarion_protocol::ProductId;
 use clarion_storage::Store;
@@ -43,11 +45,6 @@ use crate::task;
 const AFTER_DOWN: Duration = Duration::from_millis(1500);
 /// How long after slots moved they are compared: nodes with an old view went on meanwhile.
 const AFTER_MOVE: Duration = Duration::from_secs(2);
-/// How long one that vanished without a word may still be appending, in milliseconds. After that the
-/// slow head check has to do.
-const MISSING_MS: u64 = 10 * 60 * 1000;
-/// Members that vanished, as far as they are remembered.
-const MISSING_MAX: usize = 256;
 
 /// What other nodes may ask of this one as a whole.
 pub(crate) trait Doors: Send + Sync {
@@ -63,19 +60,10 @@ pub struct Cluster {
     store: Arc<dyn Store>,
     doors: OnceLock<Weak<dyn Doors>>,
     /// Held while links and members change: each change is seen whole.
-    members: Mutex<Members>,
+    hearing: Mutex<Hearing>,
     /// Messages of appends from other nodes that wait for their owner here.
     serving: Arc<AtomicUsize>,
     pub(crate) heals: Arc<Heals>,
-}
-
-/// Members that cannot be heard, beside those that live and have no link.
-#[derive(Default)]
-struct Members {
-    /// Vanished without a word, with the time: they may be dead, or cut off from this node alone.
-    missing: HashMap<(Arc<str>, u64), u64>,
-    /// Known to be dead: nobody listens where they did.
-    dead: HashMap<(Arc<str>, u64), u64>,
 }
 
 impl Cluster {
@@ -90,7 +78,7 @@ impl Cluster {
             products,
             store,
             doors: OnceLock::new(),
-            members: Mutex::default(),
+            hearing: Mutex::default(),
             serving: Arc::default(),
             heals: Arc::default(),
         })
@@ -112,35 +100,24 @@ impl Cluster {
     /// The members changed.
     pub fn set_topology(&self, topology: Arc<Topology>) {
         let heal = self.heals.begin(After::Members);
-        let mut members = self.members();
-        let before = self.router.topology();
-        let now_ms = self.store.time_ms();
-        for (id, node) in &before.nodes {
-            let stays = topology.nodes.get(id).is_some_and(|now| now.boot == node.boot);
-            let counts = node.broker && node.group == self.router.myself.group;
-            let key = (Arc::clone(id), node.boot);
-            if stays || !counts || node.draining || *id == self.router.myself.id {
-                continue;
-            }
-            if !members.dead.contains_key(&key) && members.missing.len() < MISSING_MAX {
-                members.missing.insert(key, now_ms);
-            }
-        }
-        // One that came back with another boot is not where it was; with the same one it is here.
-        members.missing.retain(|(id, _), _| !topology.nodes.contains_key(id));
-        // Who comes back after its address refused lives: something on the way refused.
-        let boot_in = |of: &Topology, id: &Arc<str>| of.nodes.get(id).map(|node| node.boot);
-        members.dead.retain(|(id, boot), _| {
-            boot_in(&topology, id) != Some(*boot) || boot_in(&before, id) == Some(*boot)
+        let mut hearing = self.hearing();
+        let myself = &self.router.myself;
+        let others = topology.nodes.iter().filter(|(id, _)| **id != myself.id);
+        let living = others.map(|(id, node)| Living {
+            id: Arc::clone(id),
+            boot: BootId(node.boot),
+            appends: node.broker && node.group == myself.group,
+            draining: node.draining,
         });
+        hearing.members(self.store.time_ms(), living, |id, boot| self.is_linked(id, boot));
         self.router.set_topology(topology);
-        self.changed(&mut members, &heal);
+        self.changed(&mut hearing, &heal);
     }
 
     /// A link came up.
     pub fn up(&self, port: Arc<dyn PeerPort>) {
         let heal = self.heals.begin(After::LinkUp);
-        let mut members = self.members();
+        let mut hearing = self.hearing();
         if let Some(former) = self.router.nodes.peers.of(port.id()) {
             self.gone(former.number);
         }
@@ -153,11 +130,10 @@ impl Cluster {
         self.forget_number(peer.number);
         Kind::PeerLink.figures().on_start(Kind::PeerLink);
         tracing::info!(node = %id, "the link to a node is up");
-        members.missing.retain(|(known, _), _| *known != id);
-        members.dead.remove(&(id, boot));
+        hearing.linked(&id, BootId(boot));
         // What was told of products while there was no link is not known.
         self.products.all_stale();
-        self.changed(&mut members, &heal);
+        self.changed(&mut hearing, &heal);
         // The other end compares, for what was appended here before it counted as a reader.
         if peer.send(&PeerMessage::Hello).is_err() {
             peer.note_all_untold(&SlotSet::full());
@@ -168,24 +144,44 @@ impl Cluster {
     /// means that the process is dead.
     pub fn down(&self, port: &Arc<dyn PeerPort>, refused: bool) {
         let heal = self.heals.begin(After::LinkDown);
-        let mut members = self.members();
-        let key = (Arc::clone(port.id()), port.boot());
+        let mut hearing = self.hearing();
+        let (id, boot, now_ms) = (port.id(), BootId(port.boot()), self.store.time_ms());
         let peer = self.router.nodes.peers.of_port(port);
         if let Some(peer) = &peer {
-            tracing::warn!(node = %key.0, "the link to a node ended");
+            tracing::warn!(node = %id, "the link to a node ended");
             self.gone(peer.number);
+            hearing.ended(now_ms, id, boot);
         }
         if refused {
-            members.missing.remove(&key);
-            let now_ms = self.store.time_ms();
-            members.dead.retain(|_, since_ms| *since_ms + MISSING_MS > now_ms);
-            if members.dead.len() < MISSING_MAX {
-                members.dead.insert(key, now_ms);
-            }
+            hearing.refused(now_ms, id, boot);
         }
         if peer.is_some() || refused {
-            self.changed(&mut members, &heal);
+            self.changed(&mut hearing, &heal);
             self.compare_after(AFTER_DOWN, SlotSet::full(), heal);
+        }
+    }
+
+    /// There ought to be others: until one is heard of, this node does not hear all.
+    pub(crate) fn expect_others(&self) {
+        self.hearing().expect_others(self.store.time_ms());
+    }
+
+    /// Whether this node has heard of one, and not of its leaving.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.hearing().knows(id)
+    }
+
+    /// Runs that are not there and may start again behind a cut.
+    pub fn absent(&self) -> Vec<(Arc<str>, BootId)> {
+        let hearing = self.hearing();
+        hearing.absent().map(|(id, boot)| (Arc::clone(id), boot)).collect()
+    }
+
+    /// One of them was asked whether anybody listens where it did.
+    pub fn asked(&self, id: &Arc<str>, boot: BootId, refuses: bool) {
+        let mut hearing = self.hearing();
+        if hearing.asked(self.store.time_ms(), id, boot, refuses) {
+            self.judge_hearing(&mut hearing);
         }
     }
 
@@ -209,7 +205,7 @@ impl Cluster {
             peer.tell_grown_again();
         }
         if self.router.nodes.ownership.is_deaf() {
-            self.judge_hearing(&mut self.members());
+            self.judge_hearing(&mut self.hearing());
         }
     }
 
@@ -249,14 +245,14 @@ impl Cluster {
     }
 
     /// Links or members changed.
-    fn changed(&self, members: &mut Members, heal: &Arc<Heal>) {
+    fn changed(&self, hearing: &mut Hearing, heal: &Arc<Heal>) {
         let (topology, group) = (self.router.topology(), &self.router.myself.group);
         self.router.nodes.peers.set_readers(|peer| {
             let node = topology.nodes.get(peer.id()).filter(|node| node.boot == peer.port.boot());
             node.is_none_or(|node| node.group == *group)
         });
         let moved = self.router.retarget(heal);
-        self.judge_hearing(members);
+        self.judge_hearing(hearing);
         if !moved.is_empty() {
             self.compare_after(AFTER_MOVE, moved, Arc::clone(heal));
         }
@@ -264,25 +260,22 @@ impl Cluster {
 
     /// Whether everybody who may append to logs of this group can be heard. While not, the relays
     /// compare heads with the store.
-    fn judge_hearing(&self, members: &mut Members) {
+    fn judge_hearing(&self, hearing: &mut Hearing) {
         let now_ms = self.store.time_ms();
-        members.missing.retain(|_, since_ms| *since_ms + MISSING_MS > now_ms);
-        let (topology, me) = (self.router.topology(), &self.router.myself);
-        let unheard = topology.nodes.iter().find(|(id, node)| {
-            let counts = node.broker && node.group == me.group && **id != me.id;
-            let link = self.router.nodes.peers.of(id);
-            let dead = || members.dead.contains_key(&(Arc::clone(*id), node.boot));
-            counts && link.is_none_or(|peer| peer.port.boot() != node.boot) && !dead()
-        });
-        let missing = members.missing.keys().next().map(|(id, _)| id);
-        let unheard = unheard.map(|(id, _)| id).or(missing);
+        let unheard = hearing.unheard(now_ms, |id, boot| self.is_linked(id, boot));
         let ownership = &self.router.nodes.ownership;
         let unowned = || Slot::all().any(|slot| ownership.target(slot).is_none());
         let deaf = unheard.is_some() || unowned();
         if ownership.set_deaf(deaf, now_ms) != deaf {
             match unheard {
-                Some(node) => tracing::info!(%node, "an owner of logs is not heard: until it is, \
-                    or is known to be gone, this node asks the store for news"),
+                Some(Unheard::Everybody) => tracing::info!(
+                    "nobody was heard of yet: until somebody \
+                    is, this node asks the store for news"
+                ),
+                Some(Unheard::Node(node)) => {
+                    tracing::info!(%node, "an owner of logs is not heard: until it is, \
+                    or is known to be gone, this node asks the store for news")
+                }
                 None if deaf => tracing::info!(
                     "not every log has an owner: until it has, this \
                     node asks the store for news"
@@ -306,8 +299,12 @@ impl Cluster {
         });
     }
 
-    fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_linked(&self, id: &str, boot: BootId) -> bool {
+        self.router.nodes.peers.of(id).is_some_and(|peer| peer.port.boot() == boot.0)
     }
 }
 

@@ -5,6 +5,7 @@ use clarion_core::{Batch, Body, Entry, LogKey, placement};
 use clarion_protocol::{Epoch, MessageId, Offset, TopicName};
 use clarion_storage::memory::MemoryStore;
 
+use super::absent::Addresses;
 use super::ownership::Ownership;
 use super::peers::LinkedPeers;
 use super::*;
@@ -150,4 +151,25 @@ async fn an_owner_is_told_later_what_a_lane_refused_to_tell_it_of_its_log_i12() 
     assert!(said(&port, grew));
     cluster.tick();
     assert!(!said(&port, grew), "once is enough");
+}
+
+#[tokio::test]
+async fn one_that_is_dead_is_asked_until_its_address_does_not_refuse_i12() {
+    let (cluster, b, _) = spawn_cluster().await;
+    let is_unheard = || cluster.hearing().unheard(0, |_, _| false).is_some();
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut addresses = Addresses::default();
+    addresses.note([(Arc::clone(&b.id), BootId(1), addr)], &cluster);
+    let port: Arc<dyn PeerPort> = b;
+    cluster.down(&port, false);
+    assert!(is_unheard());
+    while is_unheard() {
+        addresses.ask(&cluster);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let _started_again = std::net::TcpListener::bind(addr).unwrap();
+    while !is_unheard() {
+        addresses.ask(&cluster);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -96,7 +96,8 @@ pub(crate) enum AppendResult {
     Done(Appended),
     /// The owner did not try it: nothing happened.
     NotTried,
-    /// The store was away: nothing happened.
+    /// The store was away, and the owner never tried it with an unknown end: nothing happened. Former
+    /// releases said so of less; see `codec`.
     Unavailable(String),
     /// Not known (I2).
     Unknown(String),

@@ -210,7 +210,7 @@ impl Host {
     /// One event for the session, inside the panic boundary.
     pub(super) fn step(&mut self, event: Event, around: &mut Surroundings<'_>) -> Stepped {
         let mut effects = Vec::new();
-        let (now_ms, limits) = (around.now_ms, &around.context.session_limits);
+        let (now_ms, limits) = (fault::judged_ms(around.now_ms), &around.context.session_limits);
         let session = &mut self.session;
         let step = AssertUnwindSafe(|| {
             fault::point("session");

@@ -6,11 +6,12 @@ use clarion_core::{LogKey, Mode};
 use clarion_protocol::http::{
     Audience, Position, PushAccepted, Target, TargetError, TargetOutcome,
 };
-use clarion_protocol::{Code, ProductId};
+use clarion_protocol::{Code, Epoch, Offset, ProductId};
 use clarion_storage::{Appended, StoreError};
 
 use crate::cluster::pending::NotAppended;
 use crate::failure::Failure;
+use crate::fault::{self, Mutant, mutated};
 
 /// The answer: a 202, or an error if every target failed.
 pub(super) fn answer(accepted: PushAccepted) -> Result<PushAccepted, Failure> {
@@ -53,6 +54,10 @@ pub(super) fn outcome(target: Target, result: Result<Appended, NotAppended>) -> 
             position: Some(Position { epoch: appended.epoch, offset: appended.offset }),
             error: None,
         },
+        Err(_) if mutated(Mutant::FalseAccept) => {
+            let position = Position { epoch: Epoch::default(), offset: Offset(1) };
+            TargetOutcome { target, position: Some(position), error: None }
+        }
         Err(error) => {
             TargetOutcome { target, position: None, error: Some(target_error(error.code())) }
         }
@@ -84,7 +89,7 @@ pub(super) fn targets_of(audience: &Audience) -> Vec<Target> {
 pub(crate) fn log_of(product: &ProductId, target: &Target) -> Arc<LogKey> {
     match target {
         Target::All => LogKey::broadcast(product),
-        Target::Terminal(terminal) => LogKey::terminal(product, terminal),
+        Target::Terminal(terminal) => LogKey::terminal(product, &fault::misled(terminal)),
         Target::User(user) => LogKey::user(product, user),
         Target::Topic(topic) => LogKey::topic(product, topic),
     }

@@ -11,6 +11,7 @@ use super::RelayState;
 use crate::cluster::heals::Heal;
 use crate::cluster::port::Refused;
 use crate::cluster::wire::{Announced, PeerMessage};
+use crate::fault::{Mutant, mutated};
 use crate::nodes::{NodeNumber, THIS_NODE};
 use crate::owner::Interest;
 use crate::router::Router;
@@ -55,7 +56,7 @@ impl RelayState {
             // Heads are compared with the store: since when the owner is blind is not known.
             let of = Interest { node: THIS_NODE, since_ms: 0, generation: 0 };
             logs.into_iter().for_each(|log| router.owners.interest(log, of));
-        } else if !logs.is_empty() {
+        } else if !logs.is_empty() && !mutated(Mutant::SilentHandOver) {
             task::spawn(announce_to_peer(logs, announcement));
         }
     }

@@ -116,7 +116,9 @@ impl System {
     /// Nobody insists: who does not go stays. Returns how many it were.
     pub fn send_some_away(&self, count: u64, over: Duration, told: &mut HashSet<u64>) -> u64 {
         let links = self.inner.shards.iter().flat_map(|shard| shard.links_now());
-        let links: Vec<_> = links.filter(|link| !told.contains(&link.id)).collect();
+        let (stay, links): (Vec<_>, Vec<_>) = links.partition(|link| told.contains(&link.id));
+        // Who went is not remembered: one that comes back has another number.
+        *told = stay.iter().map(|link| link.id).collect();
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(links.len());
         let spread = Spread::of(count as u64, 0, over.as_millis() as u64);
         for (n, link) in fastrand::choose_multiple(links, count).into_iter().enumerate() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clarion_protocol::http::Audience;
+use clarion_storage::DEFAULT_GROUP;
 
 use crate::links::Flow;
 use crate::support::*;
@@ -329,6 +330,29 @@ async fn one_behind_a_cut_that_rejects_is_not_dead_for_good_i12() {
     world.sees("a", &["a", "c"]);
     // It is seen again, the same run of it, and owns nothing by this view.
     world.sees_draining("a", &["a", "c"], &["b"]);
+    // For longer than anything is compared because the link ended and slots moved.
+    let texts = numbered("text", 8);
+    for text in &texts {
+        world.node("b").accepted(Audience::All, text).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(read_all(&mut link, 8).await, texts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_dead_and_starts_again_behind_a_cut_is_heard_of_by_the_store_i12() {
+    let mut world = World::of(&["a", "b"]).await;
+    let (mut link, _) = world.node("a").open("t1").await;
+    link.settle().await;
+    world.kill("b");
+    world.sees("a", &["a"]);
+    world.add("b", DEFAULT_GROUP, &|_| {}).await;
+    world.sees("b", &["b"]);
+    // Its address does not refuse any more, and nothing comes through.
+    let a = world.node("a").system.cluster();
+    for (id, boot) in a.absent() {
+        a.asked(&id, boot, false);
+    }
     // For longer than anything is compared because the link ended and slots moved.
     let texts = numbered("text", 8);
     for text in &texts {

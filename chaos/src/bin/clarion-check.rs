@@ -10,9 +10,6 @@ use clap::Parser;
 use clarion_chaos::check::{self, Options, Verdict, explain, lines};
 use clarion_chaos::history::{self, Event, Record};
 
-/// The file beside a history that says how it is to be judged.
-const OPTIONS_FILE: &str = "judge.json";
-
 const EXAMPLES: &str = "\
 Examples:
   clarion-check run-1/history.jsonl                     judge a history
@@ -123,16 +120,9 @@ fn run(cli: &Cli) -> io::Result<bool> {
 }
 
 fn options(cli: &Cli, history: &Path) -> io::Result<Options> {
-    let beside = history.with_file_name(OPTIONS_FILE);
-    let path = match &cli.options {
-        Some(path) => path,
-        None if beside.is_file() => &beside,
-        None => return Ok(Options::default()),
-    };
-    let named =
-        |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-    serde_json::from_str(&text).map_err(|error| named(&error))
+    let read =
+        cli.options.as_ref().map_or_else(|| Options::beside(history), |path| Options::read(path));
+    read.map_err(io::Error::other)
 }
 
 fn only(wanted: &[String]) -> io::Result<Vec<&'static check::Invariant>> {
@@ -165,15 +155,13 @@ fn about(records: &[Record]) -> String {
                     "run         {} on {}, seed {}, {} ({})",
                     about.scenario, about.world, about.seed, about.program, about.commit
                 );
-                let scenario = match about.scenario.as_str() {
-                    "kill-loop" => "kill-loop".to_owned(),
-                    scenario => format!("run {scenario}"),
-                };
-                let _ = writeln!(
-                    text,
-                    "again       cargo run --release -p clarion-chaos -- {scenario} --seed {}",
-                    about.seed
-                );
+                if !about.again.is_empty() {
+                    let again = &about.again;
+                    let _ = writeln!(
+                        text,
+                        "again       cargo run --release -p clarion-chaos -- {again}"
+                    );
+                }
             }
             Event::Skipped { component, kind, why } => {
                 let _ = writeln!(text, "skipped     {component} {kind}: {why}");

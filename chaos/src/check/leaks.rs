@@ -8,13 +8,16 @@ const TOGETHER: usize = 5;
 /// A life of a process at least this long has a slope.
 const SLOPE_MIN: At = ms(20 * 60 * 1000);
 const HOUR: At = ms(3_600_000);
+/// Samples of one turn are taken within this.
+const SAME_TURN: At = ms(400);
 
 pub static INVARIANT: Invariant = Invariant {
     number: 21,
     name: "leaks",
     proves: "everything is bounded",
     promise: "at the end no process holds more memory, files and sockets (besides its links) or \
-              threads than when the load was steady; over a long run its memory does not rise",
+              threads than when the load was steady, proxies taken together; over a long run its \
+              memory does not rise",
     check,
 };
 
@@ -34,7 +37,7 @@ fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         };
         let options = findings.options;
         let mut pairs = vec![("threads", before.threads, after.threads, options.threads_slack)];
-        // The links of a proxy are not told apart, and go from one to the other.
+        // The links of a proxy go from one to the other: all of them together are looked at.
         if kind(process) != "proxy" {
             pairs.push(("files and sockets", before.files, after.files, options.fds_slack));
         }
@@ -56,6 +59,42 @@ fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         {
             findings.say(|| format!("{process} grows by {kib:.0} KiB an hour"), &[record]);
         }
+    }
+    proxies(facts, steady, findings);
+}
+
+/// What all proxies hold together, besides two sockets for each link that nodes have.
+fn proxies(facts: &Facts<'_>, steady: At, findings: &mut Findings<'_>) {
+    let of = |wanted: &'static str| {
+        let all = facts.processes().filter(move |(process, _)| kind(process) == wanted);
+        all.map(|(_, samples)| until(facts, samples)).collect::<Vec<_>>()
+    };
+    let (proxies, nodes) = (of("proxy"), of("node"));
+    let Some(turns) = proxies.first() else { return };
+    let now = |samples: &[Sample], at: At| {
+        let next = samples.partition_point(|sample| sample.at <= at.saturating_add(SAME_TURN));
+        samples[..next].last().and_then(|sample| sample.held)
+    };
+    let files = |turn: &Sample| {
+        let held = proxies.iter().map(|samples| now(samples, turn.at).map(|held| held.fds));
+        let links = nodes.iter().filter_map(|samples| now(samples, turn.at));
+        let links: u64 = links.map(|held| held.links).sum();
+        Some(held.sum::<Option<u64>>()?.saturating_sub(2 * links))
+    };
+    let first = turns.partition_point(|turn| turn.at < steady);
+    let before = turns[first..].iter().take(TOGETHER).filter_map(files).max();
+    let after = turns.iter().rev().take(TOGETHER).map_while(files).min();
+    let (Some(before), Some(after), Some(last)) = (before, after, turns.last()) else { return };
+    if after > before + findings.options.fds_slack * proxies.len() as u64 {
+        findings.say(
+            || {
+                format!(
+                    "all proxies hold {after} files and sockets at the end, {before} before, \
+                     besides links"
+                )
+            },
+            &[last.record],
+        );
     }
 }
 

@@ -13,6 +13,7 @@ mod accepted_arrives;
 mod altered;
 mod answered_in_time;
 mod at_most_once;
+mod complete;
 mod counts;
 mod delivered_in_time;
 mod early_expiry;
@@ -20,6 +21,7 @@ mod for_whom;
 mod gap_called_for;
 mod generations;
 mod hints_suffice;
+mod interruptions;
 mod invented;
 mod late_delivery;
 mod leaks;
@@ -44,7 +46,7 @@ use std::fmt;
 use crate::history::Record;
 
 use facts::Facts;
-pub use options::Options;
+pub use options::{Options, Rows};
 
 /// Violations of an invariant that are kept with their proof; the rest are counted.
 const KEPT_MAX: usize = 200;
@@ -63,8 +65,9 @@ pub struct Invariant {
     pub(crate) check: fn(&Facts<'_>, &mut Findings<'_>),
 }
 
-/// All of them, in the order of their numbers.
-pub static INVARIANTS: [&Invariant; 27] = [
+/// Everything that is checked, in the order of the numbers: promises, and what a run itself must be
+/// worth for its verdict to say anything.
+pub static INVARIANTS: [&Invariant; 31] = [
     &accepted_arrives::INVARIANT,
     &for_whom::INVARIANT,
     &members_only::INVARIANT,
@@ -92,14 +95,15 @@ pub static INVARIANTS: [&Invariant; 27] = [
     &redelivered::INVARIANT,
     &hints_suffice::INVARIANT,
     &trouble::INVARIANT,
+    &worth::INVARIANT,
+    &refusals::INVARIANT,
+    &interruptions::INVARIANT,
+    &complete::INVARIANT,
 ];
 
-/// What the run itself must be worth, for its verdict to say anything.
-pub static WORTH: [&Invariant; 2] = [&worth::INVARIANT, &refusals::INVARIANT];
-
-/// Everything that is checked, promises first.
+/// See [`INVARIANTS`].
 pub fn registry() -> impl Iterator<Item = &'static Invariant> {
-    INVARIANTS.iter().chain(&WORTH).copied()
+    INVARIANTS.iter().copied()
 }
 
 impl Invariant {

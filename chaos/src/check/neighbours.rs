@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::facts::{At, Facts, Fault, ms};
 use super::{Findings, Invariant};
+use crate::interruption::{BUSY_PERCENT, Machine};
 
 /// Fewer times than this have no percentile.
 const TIMES_MIN: usize = 50;
@@ -30,8 +31,13 @@ fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         return;
     }
     let calm = times(facts, |_, from, to| facts.untouched.is_quiet(from, to));
+    let machine = Machine::of(facts.records);
     for flood in floods {
         let over = flood.mended.or(flood.healed).unwrap_or(facts.end);
+        // What was before cannot be compared with a time in which others used the machine.
+        if machine.others_percent(flood.at, over) > BUSY_PERCENT {
+            continue;
+        }
         let during = times(facts, |product, from, to| {
             flood.floods() != product
                 && flood.at <= from

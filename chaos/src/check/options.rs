@@ -26,6 +26,10 @@ pub struct Options {
     pub expiry_slack_ms: u64,
     /// Accepted pushes that must overlap each fault.
     pub overlap_min: u64,
+    /// Accepted pushes that must overlap any.
+    pub overlap_total_min: u64,
+    /// The components to each of which everything must have been done.
+    pub rows: Rows,
     /// Of pushes outside all faults so many percent may be refused.
     pub refused_percent_max: u64,
     /// While a product floods, the others' 99th percentiles may be so many times those of before...
@@ -40,6 +44,19 @@ pub struct Options {
     pub threads_slack: u64,
 }
 
+/// What a table of components must have: see [`Options::rows`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rows {
+    /// What the run did.
+    #[default]
+    None,
+    /// Every process, and a way of every class.
+    EveryClass,
+    /// Every process and every way.
+    All,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -49,7 +66,9 @@ impl Default for Options {
             evicts: false,
             within_ms: 10_000,
             expiry_slack_ms: 3_000,
-            overlap_min: 1_000,
+            overlap_min: 50,
+            overlap_total_min: 1_000,
+            rows: Rows::None,
             refused_percent_max: 5,
             band_factor: 4,
             band_ms_min: 250,
@@ -64,24 +83,31 @@ impl Options {
     /// The file beside a history that says how it is to be judged.
     pub const FILE: &str = "judge.json";
 
+    /// How a file says that histories are to be judged.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(file: &Path) -> Result<Self, Failure> {
+        let named = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(Failure::of(&named))?;
+        serde_json::from_str(&text).map_err(Failure::of(&named))
+    }
+
     /// How this history is to be judged: as the file beside it says, by default if there is none.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn beside(history: &Path) -> Result<Self, Failure> {
         let file = history.with_file_name(Self::FILE);
-        match std::fs::read_to_string(&file) {
-            Ok(text) => {
-                serde_json::from_str(&text).map_err(Failure::of(&file.display().to_string()))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(Failure::of(&file.display().to_string())(error)),
+        if file.try_exists().is_ok_and(|exists| !exists) {
+            return Ok(Self::default());
         }
+        Self::read(&file)
     }
 
     /// For short runs: any push that overlaps a fault will do.
     #[must_use]
     pub fn short() -> Self {
-        Self { overlap_min: 1, ..Self::default() }
+        Self { overlap_min: 1, overlap_total_min: 1, ..Self::default() }
     }
 }

@@ -7,14 +7,14 @@ pub static INVARIANT: Invariant = Invariant {
     number: 28,
     name: "worth",
     proves: "the run is worth its verdict",
-    promise: "every fault is over before the end, and as many accepted pushes overlapped it as the \
-              run demands",
+    promise: "every fault is over before the end, and as many accepted pushes overlapped each of \
+              them, and all of them together, as the run demands",
     check,
 };
 
 fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let accepted = facts.pushes.iter().filter_map(|push| Some((push.invoked, push.accepted?.at)));
-    let (mut begun, mut answered): (Vec<At>, Vec<At>) = accepted.unzip();
+    let (mut begun, mut answered): (Vec<At>, Vec<At>) = accepted.clone().unzip();
     begun.sort_unstable();
     answered.sort_unstable();
     for fault in &facts.faults {
@@ -39,5 +39,14 @@ fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 &[fault.record],
             );
         }
+    }
+    // Each push once, however many faults it overlapped.
+    let met = accepted.filter(|(from, to)| !facts.untouched.is_quiet(*from, *to)).count() as u64;
+    let demanded = findings.options.overlap_total_min;
+    if met < demanded {
+        findings.say(
+            || format!("{met} accepted pushes overlapped any fault, {demanded} are demanded"),
+            &[],
+        );
     }
 }

@@ -83,7 +83,10 @@ impl Run {
             Act::Memory { more_mib } => Undo::Lift(Limited::memory(self.pid(on)?, *more_mib)?),
             Act::Cpu { percent } => Undo::Run(Slowed::start(self.pid(on)?, *percent)?),
             Act::Panics { points } => {
-                self.again_with(on, FAULTS_VARIABLE, Some(points)).await?;
+                let always = self.setting().plan.faults.iter();
+                let all: Vec<&str> = always.chain([points]).map(String::as_str).collect();
+                let all = all.join(",");
+                self.start_with(on, FAULTS_VARIABLE, Some(&all)).await?;
                 Undo::Disarm
             }
             Act::Crowd(crowd) => {
@@ -96,7 +99,11 @@ impl Run {
             }
             Act::RedisEmptied => {
                 redis::empty(&mut self.world, on).await?;
-                Undo::Nothing
+                Undo::PutBack
+            }
+            Act::SetBack => {
+                self.world.process(on)?.kill().await?;
+                Undo::PutBack
             }
             Act::Grow => {
                 self.world.add_node(name_of(on)?).await?;
@@ -107,6 +114,15 @@ impl Run {
                 Undo::Nothing
             }
         })
+    }
+
+    /// What has to be before it is broken, and is not part of that: a node learns of its panics as it
+    /// starts.
+    pub(crate) async fn prepare(&mut self, fault: &Fault) -> Result<(), Failure> {
+        match fault.act {
+            Act::Panics { .. } => self.stop(&fault.on).await,
+            _ => Ok(()),
+        }
     }
 
     /// Mends it.
@@ -137,12 +153,16 @@ impl Run {
                 slowed.stop();
                 Ok(())
             }
-            Undo::Disarm => self.again_with(on, FAULTS_VARIABLE, None).await,
+            Undo::Disarm => {
+                let always = self.setting().plan.faults.clone();
+                self.again_with(on, FAULTS_VARIABLE, always.as_deref()).await
+            }
             Undo::Disperse => {
                 self.disperse();
                 Ok(())
             }
             Undo::TakeWrites => redis::take_writes(&mut self.world, on).await,
+            Undo::PutBack => self.world.put_back(on).await,
             Undo::Leave => {
                 self.stop(on).await?;
                 self.world.remove_node(name_of(on)?).map(drop)
@@ -181,6 +201,15 @@ impl Run {
         value: Option<&str>,
     ) -> Result<(), Failure> {
         self.stop(on).await?;
+        self.start_with(on, variable, value).await
+    }
+
+    async fn start_with(
+        &mut self,
+        on: &Component,
+        variable: &str,
+        value: Option<&str>,
+    ) -> Result<(), Failure> {
         self.world.process(on)?.set_environment(variable, value);
         self.world.restart(on).await
     }

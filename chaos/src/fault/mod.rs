@@ -3,6 +3,7 @@
 //! hand off again. What this machine cannot do is skipped by name, never silently.
 
 mod break_it;
+mod expects;
 mod members;
 mod network;
 pub mod proxy;
@@ -12,8 +13,10 @@ mod squeeze;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use crate::workload::Rough;
+use crate::interruption::Expects;
+use crate::workload::{FLOOD_PRODUCT, Rough};
 use crate::world::Component;
+pub use expects::{Redis, expects};
 pub use proxy::{Damage, How, Proxy, Weather};
 
 use members::Twin;
@@ -78,8 +81,11 @@ pub enum Act {
     /// A Redis server takes no writes.
     RedisReadOnly,
     /// A Redis server is killed and comes back without its data, before anybody could take its place:
-    /// outside the fault model.
+    /// outside the fault model. Its last backup is put back when it is mended.
     RedisEmptied,
+    /// A node with its own store is killed, and an older copy of its data is put back when it is mended:
+    /// outside the fault model.
+    SetBack,
     /// A node more joins; it leaves when it is mended.
     Grow,
     /// A node leaves in good order, for good.
@@ -149,7 +155,10 @@ impl Display for Need {
 pub struct Broken {
     pub(crate) n: u32,
     pub(crate) fault: Fault,
+    pub(crate) expects: Expects,
     pub(crate) undo: Undo,
+    /// Pushes that were accepted before.
+    pub(crate) accepted_before: u64,
 }
 
 /// How to take the hand off again.
@@ -185,6 +194,8 @@ pub(crate) enum Undo {
     Disperse,
     /// It takes writes.
     TakeWrites,
+    /// The last backup is put back.
+    PutBack,
     /// The node leaves.
     Leave,
 }
@@ -226,33 +237,15 @@ impl Fault {
     /// Whether it is outside the stated fault model: loss is allowed, if it is told.
     #[must_use]
     pub const fn outside_model(&self) -> bool {
-        matches!(self.act, Act::RedisEmptied)
+        matches!(self.act, Act::RedisEmptied | Act::SetBack)
     }
 
-    /// How long it may interrupt.
+    /// What the history calls the component: a flood is its product's.
     #[must_use]
-    pub fn expects(&self) -> Expects {
-        let is_redis = |on: &Component| matches!(on, Component::Redis { .. });
-        let is_node = |on: &Component| matches!(on, Component::Node(_));
-        let (redis, node) = (is_redis(&self.on), is_node(&self.on));
-        // Who stands at the end of a way that is cut sees the other one hang.
-        if let (Component::Link(from, to), Act::CutOff(_)) = (&self.on, &self.act) {
-            return match (is_node(from), is_node(to), is_redis(to)) {
-                (true, false, true) => Expects::within_s(5, false),
-                (_, true, _) => Expects::within_s(6, true),
-                _ => Expects::Nothing,
-            };
-        }
+    pub fn component(&self) -> String {
         match self.act {
-            Act::Kill | Act::Restart if node => Expects::within_s(3, false),
-            // Its own terminals learn of it by its silence; so do those of one that nobody reaches.
-            Act::Hang | Act::Twin | Act::CutOff(_) if node => Expects::within_s(6, true),
-            Act::Kill | Act::Hang | Act::Restart | Act::CutOff(_) if redis => {
-                Expects::within_s(5, false)
-            }
-            Act::RedisReadOnly | Act::RedisEmptied => Expects::Interrupts,
-            Act::DiskFull | Act::DiskReadOnly => Expects::Interrupts,
-            _ => Expects::Nothing,
+            Act::Crowd(Crowd::Flood) => format!("product:{FLOOD_PRODUCT}"),
+            _ => self.on.to_string(),
         }
     }
 }
@@ -267,41 +260,6 @@ pub fn link(from: &str, to: &str) -> Component {
 impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.on, self.act)
-    }
-}
-
-/// How long pushes and deliveries may stand still at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expects {
-    /// No longer than without a fault in the same run (99.9 of 100).
-    Nothing,
-    /// So long.
-    Within {
-        /// Pushes, and deliveries to terminals elsewhere.
-        ms: u64,
-        /// Whether terminals of the component itself have a heartbeat and 10 s.
-        own_by_heartbeat: bool,
-    },
-    /// As long as it lasts: there is no second of it.
-    Interrupts,
-}
-
-impl Expects {
-    const fn within_s(seconds: u64, own_by_heartbeat: bool) -> Self {
-        Self::Within { ms: seconds * 1000, own_by_heartbeat }
-    }
-}
-
-impl Display for Expects {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("baseline"),
-            Self::Within { ms, own_by_heartbeat: false } => write!(f, "{ms} ms"),
-            Self::Within { ms, own_by_heartbeat: true } => {
-                write!(f, "{ms} ms, its own terminals a heartbeat + 10000 ms")
-            }
-            Self::Interrupts => f.write_str("as long as it lasts"),
-        }
     }
 }
 
@@ -335,6 +293,7 @@ impl Act {
                 | Self::Panics { .. }
                 | Self::Shrink
                 | Self::Upgrade
+                | Self::SetBack
         )
     }
 
@@ -363,6 +322,7 @@ impl Act {
             Self::Crowd(Crowd::Rough(Rough::Malicious)) => "malicious_terminals",
             Self::RedisReadOnly => "read_only",
             Self::RedisEmptied => "emptied",
+            Self::SetBack => "set_back",
             Self::Grow | Self::Shrink => "resized",
             Self::Upgrade => "upgraded",
         }
@@ -421,6 +381,7 @@ impl Display for Act {
             }
             Self::RedisReadOnly => f.write_str("takes no writes"),
             Self::RedisEmptied => f.write_str("comes back empty"),
+            Self::SetBack => f.write_str("its store is replaced by an older copy"),
             Self::Grow => f.write_str("joins"),
             Self::Shrink => f.write_str("leaves"),
             Self::Upgrade => f.write_str("becomes the next release"),

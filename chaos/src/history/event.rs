@@ -45,6 +45,9 @@ pub struct About {
     pub commit: String,
     /// What the program says of itself.
     pub program: String,
+    /// What makes such a run again: the arguments of `clarion-chaos`.
+    #[serde(default)]
+    pub again: String,
     /// The longest heartbeat that terminals are told, milliseconds.
     pub heartbeat_ms: u64,
     /// Messages of a log that a session may have unacknowledged: so many may come again with a
@@ -103,6 +106,9 @@ pub enum Event {
         topics: Vec<String>,
         /// Whether its cursors survive that it leaves.
         keeps_cursors: bool,
+        /// Whether its application takes its time for each message, so that after a hold-up it has the
+        /// last of them long after they were delivered to it.
+        slow: bool,
     },
     /// The terminal, or the back-end for it, is about to join a topic.
     Joining {
@@ -314,6 +320,22 @@ pub enum Event {
     },
     /// What a process holds.
     Sample(Box<Sample>),
+    /// The machine let nobody run, not even who only looks at the clock, from a time until now.
+    Stalled {
+        /// Since when, nanoseconds since the start of the run.
+        from: u64,
+    },
+    /// Who used the machine from a time until now.
+    Machine {
+        /// Since when, nanoseconds since the start of the run.
+        from: u64,
+        /// Its processors.
+        cores: u64,
+        /// Processor time of processes that are not of the run, milliseconds.
+        others_ms: u64,
+        /// What the host of a virtual machine took, milliseconds.
+        stolen_ms: u64,
+    },
     /// What a process of a node found by its slow head check alone (I12), read before it is killed
     /// and at the end.
     HeadChecked {

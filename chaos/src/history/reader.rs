@@ -108,6 +108,8 @@ impl Names {
             | Event::Baseline
             | Event::Steady { .. }
             | Event::HeadChecked { .. }
+            | Event::Stalled { .. }
+            | Event::Machine { .. }
             | Event::Counting { .. } => {}
         }
     }

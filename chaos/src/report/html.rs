@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Cell, Report, Second, Window};
+use super::{Cell, Report, Second};
+use crate::interruption::Window;
 
 /// Size of a drawing, pixels.
 const WIDTH: f64 = 1000.0;
@@ -91,6 +92,11 @@ fn components(page: &mut String, report: &Report) {
             report.quiet.push, report.quiet.delivery
         ),
     );
+    for (class, told) in [("bad", &report.too_long), ("dim", &report.excused)] {
+        for one in told {
+            add(page, format_args!("<p class=\"{class}\">{}</p>", text(one)));
+        }
+    }
 }
 
 fn component(page: &mut String, name: &str, cell: &Cell) {
@@ -99,7 +105,11 @@ fn component(page: &mut String, name: &str, cell: &Cell) {
         format!("{:.2}<span class=\"dim\">{within}</span>", ms as f64 / 1000.0)
     };
     let own = cell.own_ms.map_or_else(String::new, |own| seconds(own, cell.limit.own_ms));
-    let (class, verdict) = if cell.is_good { ("good", "ok") } else { ("bad", "not ok") };
+    let (class, verdict) = match (cell.verdict(), cell.is_good) {
+        ("", _) => ("good", "ok"),
+        (verdict, true) => ("dim", verdict),
+        (verdict, false) => ("bad", verdict),
+    };
     let times = if cell.faults > 1 { format!(", {} times", cell.faults) } else { String::new() };
     add(
         page,

@@ -2,9 +2,6 @@
 //! component whether it is a single point of failure, and as one HTML page that needs nothing else.
 
 mod html;
-mod limit;
-mod measure;
-mod spread;
 mod table;
 mod timeline;
 
@@ -15,12 +12,8 @@ use serde::Serialize;
 use crate::Failure;
 use crate::check::Verdict;
 use crate::history::{About, Event, Record};
+use crate::interruption::{self, Measured, Quiet, Window};
 
-use measure::Measured;
-
-pub use limit::Limit;
-pub use measure::{Quiet, Window};
-pub use spread::Spread;
 pub use table::{Cell, Row};
 pub use timeline::Second;
 
@@ -50,6 +43,10 @@ pub struct Report {
     pub untouched: Vec<String>,
     /// What this machine could not do, by name.
     pub skipped: Vec<Skipped>,
+    /// Interruptions that were longer than is expected, in words.
+    pub too_long: Vec<String>,
+    /// Those that prove nothing: others used the machine too much to compare them.
+    pub excused: Vec<String>,
     /// Every fault and what it interrupted.
     pub faults: Vec<Window>,
     /// What happened in each second.
@@ -97,9 +94,16 @@ impl Report {
                 _ => {}
             }
         }
-        let Measured { mut windows, quiet } = measure::measure(records);
-        table::blame(&mut windows, &verdict.violations);
-        let rows = table::rows(&components, &windows, &quiet, run.heartbeat_ms);
+        let mut measured = interruption::measure(records);
+        let judged = interruption::judge(&measured, run.heartbeat_ms);
+        let told = |one: &interruption::TooLong| one.told(&measured);
+        let (excused, too_long): (Vec<_>, Vec<_>) =
+            judged.too_long.iter().partition(|one| one.is_excused);
+        let [excused, too_long] =
+            [excused, too_long].map(|all| all.into_iter().map(told).collect());
+        table::blame(&mut measured.windows, &verdict.violations);
+        let Measured { windows, quiet, .. } = measured;
+        let rows = table::rows(&components, &windows, &judged);
         let has_row = |name: &str| {
             rows.iter().any(|row| row.component == name)
                 || skipped.iter().any(|skipped| skipped.component == name)
@@ -116,13 +120,15 @@ impl Report {
         let violations = verdict.violations.iter().take(VIOLATIONS_MAX);
         Self {
             run,
-            duration_ms: records.last().map_or(0, |record| measure::ms(record.t)),
+            duration_ms: records.last().map_or(0, |record| interruption::ms(record.t)),
             promises: verdict.counts.iter().map(promise).collect(),
             violations: violations.map(ToString::to_string).collect(),
             quiet,
             rows,
             untouched,
             skipped,
+            too_long,
+            excused,
             faults: windows,
             seconds: timeline::seconds(records),
         }
@@ -131,15 +137,8 @@ impl Report {
     /// Whether every promise was kept, and every interruption was within what is expected.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.promises.iter().all(|promise| promise.violations == 0) && self.too_long().is_empty()
-    }
-
-    /// Interruptions that were longer than is expected, in words.
-    #[must_use]
-    pub fn too_long(&self) -> Vec<String> {
-        let cells = self.rows.iter().flat_map(|row| row.cells.iter().map(move |cell| (row, cell)));
-        let bad = cells.filter(|(_, cell)| !cell.is_good);
-        bad.map(|(row, cell)| format!("{} {}: {cell}", row.component, cell.kind)).collect()
+        let kept = |promise: &Promise| promise.violations == 0;
+        self.promises.iter().all(kept) && self.too_long.is_empty()
     }
 
     /// Writes both files into `directory`; returns the page.

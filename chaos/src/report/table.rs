@@ -5,10 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::measure::{Quiet, Window};
-use super::{Limit, measure};
 use crate::check::Violation;
 use crate::history::Name;
+use crate::interruption::{Judged, Limit, Window, ms};
 
 /// The invariant whose violations are lost messages, and that of repeated ones.
 const LOST: &str = "accepted-arrives";
@@ -46,6 +45,21 @@ pub struct Cell {
     pub limit: Limit,
     /// Whether that was met.
     pub is_good: bool,
+    /// Whether that could not be told: it is a comparison, and others used the machine.
+    pub is_busy: bool,
+}
+
+impl Cell {
+    /// Whether it was met, in a word; nothing if it was.
+    #[must_use]
+    pub const fn verdict(&self) -> &'static str {
+        match (self.lost + self.repeated, self.is_good, self.is_busy) {
+            (1.., ..) => "wrong",
+            (0, false, _) => "too long",
+            (0, true, true) => "not comparable: the machine was busy",
+            (0, true, false) => "",
+        }
+    }
 }
 
 impl fmt::Display for Cell {
@@ -80,54 +94,71 @@ pub(super) fn blame(windows: &mut [Window], violations: &[Violation]) {
     }
 }
 
-pub(super) fn rows(
-    components: &[(&Name, &Name)],
-    windows: &[Window],
-    quiet: &Quiet,
-    heartbeat_ms: u64,
-) -> Vec<Row> {
-    let mut of: BTreeMap<&str, BTreeMap<&str, Vec<&Window>>> = BTreeMap::new();
-    for window in windows {
+/// What became of one fault.
+struct Of<'a> {
+    window: &'a Window,
+    limit: Limit,
+    is_too_long: bool,
+    is_busy: bool,
+}
+
+pub(super) fn rows(components: &[(&Name, &Name)], windows: &[Window], judged: &Judged) -> Vec<Row> {
+    let mut of: BTreeMap<&str, BTreeMap<&str, Vec<Of<'_>>>> = BTreeMap::new();
+    for (index, window) in windows.iter().enumerate() {
         let kinds = of.entry(&window.component).or_default();
-        kinds.entry(&window.kind).or_default().push(window);
+        let is_of = |excused: bool| {
+            let concerns = |(concerned, _): &(usize, _)| *concerned == index;
+            let mut too_long = judged.too_long.iter();
+            too_long.any(|one| one.is_excused == excused && one.of.iter().any(concerns))
+        };
+        kinds.entry(&window.kind).or_default().push(Of {
+            window,
+            limit: judged.limits.get(index).copied().unwrap_or_default(),
+            is_too_long: is_of(false),
+            is_busy: is_of(true),
+        });
     }
     let class = |name: &str| {
         let known = components.iter().find(|(component, _)| ***component == *name);
         known.map_or_else(String::new, |(_, class)| class.to_string())
     };
-    let row = |(component, kinds): (&str, BTreeMap<&str, Vec<&Window>>)| Row {
+    let row = |(component, kinds): (&str, BTreeMap<&str, Vec<Of<'_>>>)| Row {
         component: component.to_owned(),
         class: class(component),
-        cells: kinds.into_iter().map(|(kind, all)| cell(kind, &all, quiet, heartbeat_ms)).collect(),
+        cells: kinds.into_iter().map(|(kind, all)| cell(kind, &all)).collect(),
     };
     of.into_iter().map(row).collect()
 }
 
-fn cell(kind: &str, windows: &[&Window], quiet: &Quiet, heartbeat_ms: u64) -> Cell {
-    let longest = |of: &dyn Fn(&Window) -> u64| {
-        measure::ms(windows.iter().map(|window| of(window)).max().unwrap_or(0))
+fn cell(kind: &str, faults: &[Of<'_>]) -> Cell {
+    let windows = || faults.iter().map(|of| of.window);
+    let longest = |of: &dyn Fn(&Window) -> u64| ms(windows().map(of).max().unwrap_or(0));
+    let sum = |of: &dyn Fn(&Window) -> u64| windows().map(of).sum();
+    let own = windows().filter_map(|window| window.own).max();
+    // Redis servers change places: the widest limit is shown, and each was judged by its own.
+    let widest = |of: fn(&Limit) -> Option<f64>| {
+        let limits: Option<Vec<f64>> = faults.iter().map(|fault| of(&fault.limit)).collect();
+        limits.map(|limits| limits.into_iter().fold(0.0, f64::max))
     };
-    let sum = |of: &dyn Fn(&Window) -> u64| windows.iter().map(|window| of(window)).sum();
-    let expects = windows.first().map_or("", |window| window.expects.as_str());
-    let limit = Limit::parse(expects, quiet, heartbeat_ms);
-    let own = windows.iter().filter_map(|window| window.own).max();
+    let limit = Limit {
+        push_ms: widest(|limit| limit.push_ms),
+        delivery_ms: widest(|limit| limit.delivery_ms),
+        own_ms: widest(|limit| limit.own_ms),
+    };
     let mut cell = Cell {
         kind: kind.to_owned(),
-        faults: windows.len(),
+        faults: faults.len(),
         push_ms: longest(&|window| window.push),
         delivery_ms: longest(&|window| window.delivery),
-        own_ms: own.map(measure::ms),
+        own_ms: own.map(ms),
         lost: sum(&|window| window.lost),
         repeated: sum(&|window| window.repeated),
         limit,
         is_good: true,
+        is_busy: faults.iter().any(|of| of.is_busy),
     };
-    let within = |ms: u64, limit: Option<f64>| limit.is_none_or(|limit| ms as f64 <= limit);
-    cell.is_good = within(cell.push_ms, limit.push_ms)
-        && within(cell.delivery_ms, limit.delivery_ms)
-        && cell.own_ms.is_none_or(|own_ms| within(own_ms, limit.own_ms))
-        && cell.lost == 0
-        && cell.repeated == 0;
+    let too_long = faults.iter().any(|of| of.is_too_long);
+    cell.is_good = !too_long && cell.lost == 0 && cell.repeated == 0;
     cell
 }
 
@@ -149,9 +180,12 @@ pub(super) fn markdown(rows: &[Row]) -> String {
             let push = seconds(*push_ms, limit.push_ms);
             let delivery = seconds(*delivery_ms, limit.delivery_ms);
             let own = own_ms.map_or_else(String::new, |own_ms| seconds(own_ms, limit.own_ms));
-            let good = if cell.is_good { "" } else { "**too long**" };
+            let verdict = match cell.verdict() {
+                "" => String::new(),
+                verdict => format!("**{verdict}**"),
+            };
             text += &format!(
-                "| {} | {kind} | {push} | {delivery} | {own} | {lost} | {repeated} | {good} |\n",
+                "| {} | {kind} | {push} | {delivery} | {own} | {lost} | {repeated} | {verdict} |\n",
                 row.component
             );
         }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::Spread;
 use crate::history::{Event, Name, Record};
+use crate::interruption::Spread;
 
 const SECOND: u64 = 1_000_000_000;
 

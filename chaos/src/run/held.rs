@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clarion_launch::{Cluster, LaunchError, Node, wait};
-use serde_json::Value;
 
 use crate::Failure;
+use crate::sampler::queued_bytes;
 
 /// How long letting go may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ impl Held {
         let state = node.admin("GET", "/v1/cluster").await?.json();
         let own = state["nodes"].as_array().into_iter().flatten();
         let own = own.filter(|other| other["node"] == node.name());
-        let queued_bytes = own.map(|own| queued(&own["status"])).sum();
+        let queued_bytes = own.map(|own| queued_bytes(&own["status"])).sum();
         Ok(Self {
             name: node.name().to_owned(),
             rss_kib: held.rss_kib,
@@ -54,28 +54,6 @@ impl Held {
             links,
             queued_bytes,
         })
-    }
-}
-
-/// The sum of everything named `queued…` in a status: numbers, or objects of numbers.
-fn queued(status: &Value) -> u64 {
-    match status {
-        Value::Object(fields) => fields
-            .iter()
-            .map(
-                |(name, value)| if name.starts_with("queued") { sum(value) } else { queued(value) },
-            )
-            .sum(),
-        Value::Array(items) => items.iter().map(queued).sum(),
-        _ => 0,
-    }
-}
-
-fn sum(value: &Value) -> u64 {
-    match value {
-        Value::Object(fields) => fields.values().map(sum).sum(),
-        Value::Array(items) => items.iter().map(sum).sum(),
-        other => other.as_u64().unwrap_or(0),
     }
 }
 
@@ -104,16 +82,4 @@ pub(super) async fn let_go(
         Ok(())
     });
     Ok(gone.await?)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn queues_are_found_wherever_they_stand() {
-        let status = serde_json::json!({
-            "peers": [{ "queued": { "control": 1, "unicast": 2 } }, { "queued_bytes": 4 }],
-            "other": { "sent": 100 }
-        });
-        assert_eq!(super::queued(&status), 7);
-    }
 }

@@ -1,7 +1,7 @@
 //! How a run is asked for, and what its world is to be like.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 
@@ -71,18 +71,17 @@ impl Profile {
     #[must_use]
     pub const fn warm_up(self) -> u64 {
         match self {
-            Self::Ci => 200,
+            Self::Ci => 1000,
             Self::Spof | Self::Soak => 3000,
         }
     }
 
-    /// Accepted pushes that must overlap the faults of a run, or it has proved nothing.
+    /// Accepted pushes that must overlap each fault...
     #[must_use]
     pub const fn overlap_min(self) -> u64 {
         match self {
-            // Scenarios of one short fault are many: together they make it up.
             Self::Ci => 50,
-            Self::Spof | Self::Soak => 1000,
+            Self::Spof | Self::Soak => 200,
         }
     }
 
@@ -104,6 +103,11 @@ impl Profile {
         }
     }
 }
+
+/// The load of a run that asks for no other: bursts make it three quarters more.
+const PUSHES_PER_S: u32 = 100;
+/// ...and all faults of a run together, or it has proved nothing.
+const OVERLAP_TOTAL_MIN: u64 = 1000;
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,6 +132,8 @@ pub struct Options {
     pub no_head_check: bool,
     /// Members of topics change during the run.
     pub members: bool,
+    /// The nodes break a promise: the name of a [mutant](crate::mutants).
+    pub mutant: Option<String>,
 }
 
 impl Options {
@@ -137,31 +143,26 @@ impl Options {
         Self { seed, no_head_check: true, ..Self::default() }
     }
 
-    /// Those of a run whose history was kept, as far as they decide what it was like.
-    ///
-    /// # Errors
-    /// When what stands beside the history cannot be read.
-    pub fn of_kept(history: &Path, seed: u64) -> Result<Self, Failure> {
-        let judged = check::Options::beside(history)?;
-        let no_hints = judged.hints_off;
-        let no_head_check = !no_hints && !judged.head_check_may_find;
-        Ok(Self { seed, no_hints, no_head_check, ..Self::default() })
+    /// The arguments of `clarion-chaos` that make such a run again.
+    #[must_use]
+    pub fn arguments(&self, scenario: &Scenario) -> String {
+        let Self { seed, profile, .. } = self;
+        let minutes = self.minutes.map_or_else(String::new, |m| format!(" --minutes {m}"));
+        let hints = if self.no_hints { " --no-hints" } else { "" };
+        let head_check = if self.no_head_check { " --no-head-check" } else { "" };
+        let members = if self.members { " --members" } else { "" };
+        let mutant = self.mutant.as_ref().map_or_else(String::new, |m| format!(" --mutant {m}"));
+        let name = scenario.name;
+        format!(
+            "run {name} --profile {profile} --seed {seed}{minutes}{hints}{head_check}{members}{mutant}"
+        )
     }
 
     /// The command that makes such a run again.
     #[must_use]
     pub fn command(&self, scenario: &Scenario) -> String {
         let release = if cfg!(debug_assertions) { "" } else { " --release" };
-        let Self { seed, profile, .. } = self;
-        let minutes = self.minutes.map_or_else(String::new, |m| format!(" --minutes {m}"));
-        let hints = if self.no_hints { " --no-hints" } else { "" };
-        let head_check = if self.no_head_check { " --no-head-check" } else { "" };
-        let members = if self.members { " --members" } else { "" };
-        format!(
-            "cargo run{release} -p clarion-chaos -- run {} --profile {profile} --seed {seed}\
-             {minutes}{hints}{head_check}{members}",
-            scenario.name
-        )
+        format!("cargo run{release} -p clarion-chaos -- {}", self.arguments(scenario))
     }
 }
 
@@ -172,9 +173,12 @@ pub struct Setting {
     pub plan: WorldPlan,
     /// The load.
     pub size: Size,
-    /// Accepted pushes that must overlap each fault, if fewer than the profile asks for: where the
-    /// fault is that none are accepted.
-    pub overlap_min: Option<u64>,
+    /// Accepted pushes that must overlap each fault.
+    pub overlap_min: u64,
+    /// Accepted pushes that must overlap any.
+    pub overlap_total_min: u64,
+    /// The components to each of which everything must be done.
+    pub rows: check::Rows,
     /// How long after its expiry an application may be shown a message, if longer than usual: where
     /// slow ones have a load that makes them fall behind.
     pub expiry_slack_ms: Option<u64>,
@@ -188,19 +192,35 @@ impl Setting {
     pub(crate) fn of(scenario: &Scenario, options: &Options) -> Result<Self, Failure> {
         let plan = WorldPlan::named(scenario.world)?.common(COMMON)?;
         let members_change = options.members;
-        let size = Size { products: 2, terminals: 12, pushes_per_s: 60, members_change };
-        let mut setting =
-            (scenario.setting)(Self { plan, size, overlap_min: None, expiry_slack_ms: None })?;
+        let size = Size { products: 2, terminals: 12, pushes_per_s: PUSHES_PER_S, members_change };
+        let mut setting = (scenario.setting)(Self {
+            plan,
+            size,
+            overlap_min: options.profile.overlap_min(),
+            overlap_total_min: OVERLAP_TOTAL_MIN,
+            rows: check::Rows::None,
+            expiry_slack_ms: None,
+        })?;
+        if let Some(mutant) = &options.mutant {
+            setting.commit(&crate::mutants::fault(mutant));
+        }
         if options.no_hints {
-            let faults = setting.plan.faults.take().filter(|faults| !faults.is_empty());
-            let faults = faults.map_or_else(String::new, |faults| format!(",{faults}"));
-            setting.plan.faults = Some(format!("{HINTS_OFF}{faults}"));
-            setting.plan.fault_hooks = true;
+            setting.commit(HINTS_OFF);
             setting.plan = setting.plan.common(HEAD_CHECK_ALONE)?;
         } else if options.no_head_check {
             setting.plan = setting.plan.common(HEAD_CHECK_OFF)?;
         }
         Ok(setting)
+    }
+
+    /// Its nodes commit this fault by themselves, besides others.
+    fn commit(&mut self, fault: &str) {
+        let faults = self.plan.faults.get_or_insert_default();
+        if !faults.is_empty() {
+            faults.push(',');
+        }
+        faults.push_str(fault);
+        self.plan.fault_hooks = true;
     }
 
     /// With the Redis of another world.

@@ -4,6 +4,7 @@ use clarion_launch::{LaunchError, RedisGroup, wait};
 
 use super::Run;
 use crate::Failure;
+use crate::fault::Redis;
 use crate::settle::DEADLINE;
 use crate::world::Component;
 
@@ -80,13 +81,28 @@ impl Run {
 
     /// Whether it was master before it was broken, and others can take its place.
     pub(super) async fn is_master(&self, component: &Component) -> bool {
-        let replaced =
-            matches!(self.world.cluster.redis, RedisGroup::Sentinel(_) | RedisGroup::Cluster(_));
-        match component {
-            Component::Redis { shard, index } if replaced => {
-                self.master_index(*shard).await.is_ok_and(|master| master == *index)
-            }
-            _ => false,
+        matches!(component, Component::Redis { .. })
+            && self.redis_role(component).await == Redis::Master
+    }
+
+    /// What the Redis server that a component is, or leads to, is just now.
+    pub(super) async fn redis_role(&self, component: &Component) -> Redis {
+        let server = match component {
+            Component::Link(_, to) => to,
+            other => other,
+        };
+        let Component::Redis { shard, index } = server else { return Redis::Replica };
+        let replaced = match &self.world.cluster.redis {
+            RedisGroup::Sentinel(group) => !group.sentinels.is_empty(),
+            RedisGroup::Cluster(_) => true,
+            RedisGroup::None | RedisGroup::Standalone(_) => false,
+        };
+        match (self.master_index(*shard).await, replaced) {
+            (Ok(master), true) if master == *index => Redis::Master,
+            (Ok(master), false) if master == *index => Redis::OnlyMaster,
+            // Who is master is in doubt: then it may be this one.
+            (Err(_), true) => Redis::Master,
+            _ => Redis::Replica,
         }
     }
 }

@@ -1,19 +1,18 @@
 //! The end of a run: everything must arrive, be counted, be let go of, and the checker must find
 //! nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
 use super::{Run, held};
 use crate::Failure;
-use crate::check::{self, lines};
-use crate::history::Event;
+use crate::check::{self, Rows, lines};
+use crate::history::History;
 use crate::report::Report;
 use crate::settle::{self, CountsNearFaults, DEADLINE};
 use crate::summary::Summary;
-use crate::world::Component;
 
 /// Violations that a failure quotes.
 const VIOLATIONS: usize = 30;
@@ -31,49 +30,35 @@ impl Run {
             Ok(()) => self.settle().await,
             Err(failure) => Err(failure),
         };
-        self.history.flush().map_err(Failure::of("cannot write the history"))?;
-        let options = self.judged();
-        let text = serde_json::to_string_pretty(&options).map_err(Failure::of("the options"))?;
-        std::fs::write(self.directory.join(check::Options::FILE), text)
-            .map_err(Failure::of("cannot write how to judge"))?;
-        let looked = self.history.look(|records| {
-            let verdict = check::judge(records, &options);
-            let report = Report::of(records, &verdict);
-            (Summary::of(records), verdict.violations, report)
-        });
-        let (summary, mut violations, report) =
-            looked.map_err(Failure::of("cannot read the history"))?;
-        println!("{summary}");
-        println!("{}", report.table());
-        report.write(&self.directory)?;
-        // Who could not be started, or does not settle, has told why; the checker may know better.
-        let mut complaints: Vec<String> = settled.err().iter().map(ToString::to_string).collect();
-        if !violations.is_empty() {
-            let count = violations.len();
-            violations.truncate(VIOLATIONS);
-            lines::find(self.history.path(), &mut violations)
-                .map_err(Failure::of("cannot read the history"))?;
-            let shown: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            complaints.push(format!("{count} promises were broken:\n{}", shown.join("\n")));
-        }
-        if complaints.is_empty() {
-            return Ok(summary);
-        }
-        Err(self.told(&complaints.join("\n")))
+        let complaints = settled.err().iter().map(ToString::to_string).collect();
+        let judged = judge(&self.history, &self.judged(), &self.directory, complaints);
+        judged.map_err(|failure| self.told(&failure.to_string()))
     }
 
     /// How the history of this run is judged.
     fn judged(&self) -> check::Options {
-        let (asked, usual) = (&self.options, check::Options::default());
+        let (asked, setting, usual) = (&self.options, &self.setting, check::Options::default());
         check::Options {
-            // A node that dies takes counts with it that were not written yet.
-            counts_may_lack: true,
+            counts_may_lack: self.counts_may_lack(),
             hints_off: asked.no_hints,
             head_check_may_find: !asked.no_hints && !asked.no_head_check,
-            overlap_min: self.setting.overlap_min.unwrap_or(asked.profile.overlap_min()),
-            expiry_slack_ms: self.setting.expiry_slack_ms.unwrap_or(usual.expiry_slack_ms),
+            overlap_min: setting.overlap_min,
+            overlap_total_min: setting.overlap_total_min,
+            rows: match setting.rows {
+                Rows::EveryClass if asked.profile.all_links() => Rows::All,
+                rows => rows,
+            },
+            expiry_slack_ms: setting.expiry_slack_ms.unwrap_or(usual.expiry_slack_ms),
             ..usual
         }
+    }
+
+    /// Whether counts of pushes close to a fault may lack something. What a terminal that leaves a topic
+    /// had before may show as pending if a node dies in the middle of that. And of several shards the one
+    /// that keeps where a message is may be away when it is accepted; nobody finds it then, if the node
+    /// dies before it could write that later.
+    fn counts_may_lack(&self) -> bool {
+        self.options.members || self.redis_shards() > 1
     }
 
     async fn settle(&mut self) -> Result<(), Failure> {
@@ -86,8 +71,12 @@ impl Run {
         for name in self.running() {
             self.head_check(&name).await?;
         }
-        let (backends, may_lack) = (self.backends()?, CountsNearFaults::MayLack);
-        settle::count(&self.history, &backends, may_lack).await?;
+        let near_faults = match self.counts_may_lack() {
+            true => CountsNearFaults::MayLack,
+            false => CountsNearFaults::Whole,
+        };
+        let backends = self.backends()?;
+        settle::count(&self.history, &backends, near_faults).await?;
         // Their connections are held as long as they are.
         drop(backends);
         let terminals = self.load.terminals();
@@ -96,37 +85,37 @@ impl Run {
         sleep(LAST_SAMPLE).await;
         Ok(())
     }
+}
 
-    /// That every one of these components has a row of every kind, done or skipped by name.
-    ///
-    /// # Errors
-    /// Names what is missing.
-    pub fn complete(
-        &self,
-        rows: &[Component],
-        kinds: impl Fn(&Component) -> BTreeSet<&'static str>,
-    ) -> Result<(), Failure> {
-        let looked = self.history.look(|records| {
-            let mut done: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-            for record in records {
-                if let Event::Fault { component, kind, .. }
-                | Event::Skipped { component, kind, .. } = &record.event
-                {
-                    done.entry(component.to_string()).or_default().insert(kind.to_string());
-                }
-            }
-            done
-        });
-        let done = looked.map_err(Failure::of("cannot read the history"))?;
-        let missing: Vec<String> = rows
-            .iter()
-            .flat_map(|row| kinds(row).into_iter().map(|kind| (row.to_string(), kind)))
-            .filter(|(row, kind)| !done.get(row).is_some_and(|kinds| kinds.contains(*kind)))
-            .map(|(row, kind)| format!("{row} {kind}"))
-            .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::new(format!("without a row: {}", missing.join(", "))))
+/// Judges a history, with the report beside it. Whoever could not be started, or does not settle, has
+/// told why: those complaints count; but the checker may know better.
+pub(crate) fn judge(
+    history: &History,
+    options: &check::Options,
+    directory: &Path,
+    mut complaints: Vec<String>,
+) -> Result<Summary, Failure> {
+    history.flush().map_err(Failure::of("cannot write the history"))?;
+    let text = serde_json::to_string_pretty(options).map_err(Failure::of("the options"))?;
+    std::fs::write(directory.join(check::Options::FILE), text)
+        .map_err(Failure::of("cannot write how to judge"))?;
+    let looked = history.look(|records| {
+        let verdict = check::judge(records, options);
+        let report = Report::of(records, &verdict);
+        (Summary::of(records), verdict.violations, report)
+    });
+    let (summary, mut violations, report) =
+        looked.map_err(Failure::of("cannot read the history"))?;
+    println!("{summary}");
+    println!("{}", report.table());
+    report.write(directory)?;
+    if !violations.is_empty() {
+        let count = violations.len();
+        violations.truncate(VIOLATIONS);
+        lines::find(history.path(), &mut violations)
+            .map_err(Failure::of("cannot read the history"))?;
+        let shown: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        complaints.push(format!("{count} promises were broken:\n{}", shown.join("\n")));
     }
+    if complaints.is_empty() { Ok(summary) } else { Err(Failure::new(complaints.join("\n"))) }
 }

@@ -1,8 +1,10 @@
 //! The scenarios: what is broken, in which world, in which order. Each is a function over a [`Run`]
 //! and an entry of the [list](ALL).
 
+mod emptied;
 mod links;
 mod members;
+mod mutants;
 mod nodes;
 mod proxies;
 mod random;
@@ -31,6 +33,8 @@ pub struct Scenario {
     pub needs: &'static [Need],
     /// Words to choose it by.
     pub tags: &'static [&'static str],
+    /// How many faults it makes at least: each has its share of the pushes that must overlap them.
+    pub faults: u32,
     /// What is different in its setting.
     pub setting: fn(Setting) -> Result<Setting, Failure>,
     /// What it does between warm-up and healing.
@@ -50,7 +54,8 @@ impl Scenario {
     /// A scenario in a world: what it does between warm-up and healing.
     #[must_use]
     pub const fn new(name: &'static str, world: &'static str, steps: Steps) -> Self {
-        Self { name, about: "", world, needs: &[], tags: &[], setting: as_it_is, steps }
+        let (needs, tags): (&[Need], &[&str]) = (&[], &[]);
+        Self { name, about: "", world, needs, tags, faults: 1, setting: as_it_is, steps }
     }
 
     /// What is broken, in a line.
@@ -63,6 +68,12 @@ impl Scenario {
     #[must_use]
     pub const fn needs(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
+    }
+
+    /// How many faults it makes at least, if more than one.
+    #[must_use]
+    pub const fn faults(self, faults: u32) -> Self {
+        Self { faults, ..self }
     }
 
     /// Words to choose it by.
@@ -88,10 +99,14 @@ const HOOKS: &[Need] = &[Need::FaultHooks];
 const FAKETIME: &[Need] = &[Need::Command("faketime", "faketime")];
 const MOUNT: &[Need] = &[Need::Mount];
 
+/// As many as it takes.
+const DRAWN: u32 = u32::MAX;
+
 /// All scenarios, but the kill loop of the embedded node, which has a world of its own.
 pub const ALL: &[Scenario] = &[
     Scenario::new("node-killed", "three-nodes", |run| Box::pin(nodes::killed(run)))
         .about("the owner of a product: SIGKILL, and again before it is stable")
+        .faults(2)
         .tags(&["node"]),
     Scenario::new("node-hung", "three-nodes", |run| Box::pin(nodes::hung(run)))
         .about("the owner of a product: SIGSTOP until the others notice, then it wakes")
@@ -101,18 +116,23 @@ pub const ALL: &[Scenario] = &[
         .tags(&["node"]),
     Scenario::new("roles-killed", "roles-apart", |run| Box::pin(nodes::roles_killed(run)))
         .about("gateway, owner and push node, each on a node of its own: SIGKILL")
+        .faults(3)
         .tags(&["node"]),
     Scenario::new("roles-hung", "roles-apart", |run| Box::pin(nodes::roles_hung(run)))
         .about("gateway, owner and push node, each on a node of its own: SIGSTOP")
+        .faults(3)
         .tags(&["node"]),
     Scenario::new("node-joins", "three-nodes", |run| Box::pin(members::joins_and_leaves(run)))
         .about("a fourth node joins with a seed and takes its share, the third leaves")
+        .faults(2)
         .tags(&["members"]),
     Scenario::new("nodes-in-turn", "three-nodes", |run| Box::pin(members::in_turn(run)))
         .about("every node is ended in good order and started again")
+        .faults(3)
         .tags(&["members"]),
     Scenario::new("upgrade", "three-nodes", |run| Box::pin(members::upgrade(run)))
         .about("every node is replaced by the next release, which speaks another wire version")
+        .faults(3)
         .tags(&["members"])
         .needs(HOOKS)
         .setting(members::with_hooks),
@@ -128,13 +148,38 @@ pub const ALL: &[Scenario] = &[
         .tags(&["redis"]),
     Scenario::new("redis-others", "sentinel", |run| Box::pin(redis::others(run)))
         .about("a replica and a sentinel: SIGKILL and SIGSTOP")
+        .faults(4)
         .tags(&["redis"]),
     Scenario::new("redis-rolling", "sentinel", |run| Box::pin(redis::rolling(run)))
         .about("master, replica, sentinel in turn: killed, hung, read-only, after each resync")
-        .tags(&["redis"]),
+        .faults(6)
+        .tags(&["redis"])
+        .setting(redis::read_only),
     Scenario::new("redis-cluster", "redis-cluster", |run| Box::pin(redis::cluster(run)))
         .about("masters of a Redis Cluster: SIGKILL and SIGSTOP")
+        .faults(2)
         .tags(&["redis"]),
+    Scenario::new("redis-emptied", "sentinel", |run| Box::pin(emptied::redis(run)))
+        .about("outside the fault model: the master comes back empty at once, a backup is put back")
+        .tags(&["redis", "outside"])
+        .setting(emptied::without_a_store),
+    Scenario::new("store-set-back", "single", |run| Box::pin(emptied::embedded(run)))
+        .about("outside the fault model: the one node's store is replaced by an older copy")
+        .tags(&["node", "outside"])
+        .setting(emptied::without_a_store),
+    Scenario::new("redis-cut-off", "sentinel", |run| Box::pin(mutants::replicas_cut_off(run)))
+        .about("the Redis master loses the way to its replicas, then it dies: SIGKILL")
+        .faults(3)
+        .tags(&["redis", "mutants"])
+        .needs(ROOT),
+    Scenario::new("answers-lost", "three-nodes", |run| Box::pin(mutants::answers_lost(run)))
+        .about("an owner's appends reach Redis, the answers do not reach the owner")
+        .tags(&["link", "mutants"])
+        .needs(ROOT),
+    Scenario::new("come-and-go", "single", |run| Box::pin(mutants::come_and_go(run)))
+        .about("nothing but terminals that leave and come back, soon and late")
+        .tags(&["terminals", "mutants"])
+        .setting(mutants::unbroken),
     Scenario::new("proxy-redis", "haproxy", |run| Box::pin(proxies::redis_master(run)))
         .about("behind HAProxy the Redis master dies: no terminal link is closed")
         .tags(&["proxy", "redis"])
@@ -144,53 +189,65 @@ pub const ALL: &[Scenario] = &[
         .tags(&["proxy"]),
     Scenario::new("links", "three-nodes", |run| Box::pin(links::between_nodes(run)))
         .about("the way between two nodes: both directions, one, the other, flapping")
+        .faults(4)
         .tags(&["link"])
         .needs(ROOT),
     Scenario::new("node-alone", "three-nodes", |run| Box::pin(links::alone(run)))
         .about("a node that reaches nobody; one that does not hear Redis; one whose writes come too late")
+        .faults(4)
         .tags(&["link"])
         .needs(ROOT),
     Scenario::new("links-weather", "three-nodes", |run| Box::pin(links::weather(run)))
         .about("peer links that are late, narrow, lossy, cut, corrupted, replayed")
+        .faults(7)
         .tags(&["link"])
         .needs(ROOT),
     Scenario::new("squeezed", "three-nodes", |run| Box::pin(squeezed::squeezed(run)))
         .about("a node short of descriptors, of memory, of CPU time")
+        .faults(3)
         .tags(&["node"]),
     Scenario::new("panics", "three-nodes", |run| Box::pin(squeezed::panics(run)))
         .about("actors panic at random and in crash loops")
+        .faults(2)
         .tags(&["node"])
         .needs(HOOKS)
         .setting(members::with_hooks),
     Scenario::new("clocks", "three-nodes", |run| Box::pin(squeezed::clocks(run)))
         .about("the wall clock of a node: seconds and hours forward and back")
+        .faults(6)
         .tags(&["node"])
         .needs(FAKETIME)
         .setting(squeezed::with_clocks),
     Scenario::new("disk", "single", |run| Box::pin(squeezed::disk(run)))
         .about("the disk of the one node with its own store: full, then read-only")
+        .faults(2)
         .tags(&["node"])
         .needs(MOUNT)
         .setting(squeezed::with_a_disk),
     Scenario::new("crowds", "three-nodes", |run| Box::pin(squeezed::crowds(run)))
         .about("storms, slow, silent and malicious terminals, a product that floods")
+        .faults(5)
         .tags(&["terminals"]),
     Scenario::new("spof", "proxies", |run| Box::pin(spof::every_component(run)))
         .about("every component killed, hung and cut off in turn: the table of single points of failure")
+        .faults(35)
         .tags(&["ci", "spof"])
-        .setting(spof::setting),
+        .setting(spof::complete),
     Scenario::new("random", "proxies", |run| Box::pin(random::schedule(run)))
         .about("faults drawn from the seed, several at once, within the fault model")
+        .faults(DRAWN)
         .tags(&["ci", "soak"])
         .setting(spof::setting),
     Scenario::new("random-cluster", "redis-cluster", |run| Box::pin(random::schedule(run)))
         .about("the same on a Redis Cluster")
+        .faults(DRAWN)
         .tags(&["soak"])
         .setting(spof::setting),
     Scenario::new("random-roles", "roles-apart", |run| Box::pin(random::schedule(run)))
         .about("the same on nodes that do one thing each")
+        .faults(DRAWN)
         .tags(&["soak"])
-        .setting(spof::setting),
+        .setting(random::on_roles),
 ];
 
 /// The scenario of this name.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use super::spof;
 use crate::Failure;
 use crate::fault::{Act, Crowd, Cut, Damage, Fault, How, Weather};
-use crate::run::Run;
+use crate::run::{Noticed, Run, Setting};
 use crate::workload::Rough;
 use crate::world::Component;
 
@@ -35,21 +36,24 @@ pub(super) struct Round {
     away: u32,
 }
 
+/// Nodes that do one thing each, with sentinels that make another master: what is killed is replaced.
+pub(super) fn on_roles(setting: Setting) -> Result<Setting, Failure> {
+    spof::setting(setting)?.redis_of("sentinel")
+}
+
 pub(super) async fn schedule(run: &mut Run) -> Result<(), Failure> {
     let mut rng = Rng::with_seed(run.options().seed);
     let components = run.world.components();
     let minutes = run.options().minutes.or(run.options().profile.minutes());
     let (until, rounds) = match minutes {
-        Some(minutes) => (Duration::from_secs_f64(minutes * 60.0), u32::MAX),
-        None => (Duration::MAX, run.options().profile.rounds()),
+        Some(minutes) => (Duration::from_secs_f64(minutes * 60.0), 0),
+        None => (Duration::ZERO, run.options().profile.rounds()),
     };
-    let began = Instant::now();
-    for _ in 0..rounds {
-        if began.elapsed() >= until {
-            break;
-        }
-        let round = draw(&components, &mut rng);
-        live_through(run, round).await?;
+    let (began, mut round) = (Instant::now(), 0);
+    while round < rounds || began.elapsed() < until || !run.has_overlapped() {
+        let drawn = draw(&components, &mut rng);
+        live_through(run, drawn).await?;
+        round += 1;
     }
     Ok(())
 }
@@ -58,7 +62,12 @@ async fn live_through(run: &mut Run, round: Round) -> Result<(), Failure> {
     run.load.send_away(round.away);
     let mut broken = Vec::new();
     for (pushes, fault) in round.begin {
-        broken.push(run.begin(fault).await?);
+        let replaced = must_be_replaced(run, &fault).await;
+        let begun = run.begin(fault).await?;
+        if begun.is_some() {
+            run.noticed(&replaced).await?;
+        }
+        broken.push(begun);
         run.pushes(pushes).await?;
     }
     run.load.bring_back(round.away);
@@ -70,6 +79,14 @@ async fn live_through(run: &mut Run, round: Round) -> Result<(), Failure> {
     }
     run.whole().await?;
     run.pushes(PUSHES.start).await
+}
+
+/// A master that is killed and back before another one took its place is outside the model.
+async fn must_be_replaced(run: &Run, fault: &Fault) -> Noticed {
+    match (&fault.on, &fault.act) {
+        (Component::Redis { .. }, Act::Kill) => run.to_notice(fault).await,
+        _ => Noticed::AtOnce,
+    }
 }
 
 /// The next round.

@@ -3,7 +3,7 @@
 use super::SOME;
 use crate::Failure;
 use crate::fault::{Act, Fault};
-use crate::run::Run;
+use crate::run::{Run, Setting};
 use crate::world::Component;
 
 pub(super) async fn master_killed(run: &mut Run) -> Result<(), Failure> {
@@ -39,6 +39,12 @@ pub(super) async fn others(run: &mut Run) -> Result<(), Failure> {
         run.with(fault, async |run| run.pushes(SOME).await).await?;
     }
     run.pushes(SOME).await
+}
+
+/// While it takes no writes, no push is accepted.
+pub(super) fn read_only(mut setting: Setting) -> Result<Setting, Failure> {
+    setting.overlap_min = 1;
+    Ok(setting)
 }
 
 pub(super) async fn rolling(run: &mut Run) -> Result<(), Failure> {

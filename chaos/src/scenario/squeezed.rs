@@ -69,7 +69,7 @@ const DISK_MIB: u64 = 96;
 pub(super) fn with_a_disk(mut setting: Setting) -> Result<Setting, Failure> {
     setting.plan.disks.insert(Component::Node("node-1".to_owned()), DISK_MIB);
     // There is no other node that would accept any.
-    setting.overlap_min = Some(1);
+    (setting.overlap_min, setting.overlap_total_min) = (1, 1);
     Ok(setting)
 }
 

@@ -28,8 +28,13 @@ pub(crate) struct Ledger {
     pushes: HashMap<Name, Push>,
     /// Those that may still be owed to somebody.
     open: HashMap<Name, Ask>,
+    /// Pushes without an answer of those who repeat them until there is one, and since when.
+    waiting: HashMap<Name, u64>,
     /// When something was broken.
     faults: Vec<u64>,
+    /// When the store last lost its history, or was given it back, and by which fault: what was pushed
+    /// before may be gone with its counts.
+    lost: Option<(u64, u32)>,
     accepted: u64,
 }
 
@@ -118,11 +123,19 @@ pub(crate) struct Countable {
     pub short_lived: bool,
     /// It was accepted so close to a fault that counts may be lost with that.
     pub near_fault: bool,
+    /// The store lost its history since: its record may be gone.
+    pub may_be_gone: bool,
 }
 
 impl Ledger {
     /// Takes note of a record.
     pub(crate) fn note(&mut self, record: &Record) {
+        if let Event::Accepted { key, .. }
+        | Event::Refused { key, .. }
+        | Event::Unknown { key, .. } = &record.event
+        {
+            self.waiting.remove(key);
+        }
         match &record.event {
             Event::Terminal { who, product, user, .. } => self.terminal(who, product, user),
             Event::Joined { who, log } => {
@@ -135,7 +148,10 @@ impl Ledger {
                     readers.remove(&place);
                 });
             }
-            Event::Invoke { key, product, targets, ttl_ms, .. } => {
+            Event::Invoke { key, product, targets, ttl_ms, patient, .. } => {
+                if *patient {
+                    self.waiting.insert(Name::clone(key), record.t);
+                }
                 let targets = targets.iter().map(|target| (target.clone(), Stored::Unknown));
                 let waited_for = ttl_ms.is_none_or(|ttl| ttl >= WAITED_FOR_TTL_MS);
                 let ask = Ask {
@@ -168,7 +184,13 @@ impl Ledger {
                     product.gaps.entry((*place, log.clone())).or_default().push(gap);
                 }
             }
-            Event::Fault { .. } => self.faults.push(record.t),
+            Event::Fault { n, outside_model, .. } => {
+                self.faults.push(record.t);
+                self.lost = outside_model.then_some((record.t, *n)).or(self.lost);
+            }
+            Event::Mended { n } if self.lost.is_some_and(|(_, lost)| lost == *n) => {
+                self.lost = Some((record.t, *n));
+            }
             _ => {}
         }
     }
@@ -220,6 +242,11 @@ impl Ledger {
         if self.accepted.is_multiple_of(SWEEP_EVERY) {
             self.sweep();
         }
+    }
+
+    /// Since when the push waits that has waited longest.
+    pub(crate) fn waiting_since(&self) -> Option<u64> {
+        self.waiting.values().min().copied()
     }
 
     /// How many deliveries are missing now.
@@ -277,6 +304,7 @@ impl Ledger {
                 given: push.given.count(),
                 short_lived: push.short_lived,
                 near_fault: self.near_fault(push.accepted_at),
+                may_be_gone: self.lost.is_some_and(|(lost, _)| push.accepted_at <= lost),
             })
         });
         (drawn.collect(), of)

@@ -65,7 +65,7 @@ impl Patience {
     pub const SEVERAL_NODES: Self = Self {
         connect: Duration::from_secs(3),
         silence: Duration::from_secs(2),
-        push: Duration::from_secs(3),
+        push: Duration::from_secs(2),
     };
 }
 

@@ -87,6 +87,7 @@ impl<'a> Setup<'a> {
             Client::RawCursors => true,
             Client::RawPlain => false,
         };
+        let slow = number % 4 == 1;
         let token = self.token(product, &name, Some(&user)).await?;
         let who: Name = format!("{}/{name}", product.name).into();
         let topics = if number.is_multiple_of(2) { vec![TOPIC_OWN.to_owned()] } else { Vec::new() };
@@ -97,6 +98,7 @@ impl<'a> Setup<'a> {
             client,
             topics: topics.clone(),
             keeps_cursors,
+            slow,
         });
         Ok(TerminalPlan {
             who,
@@ -108,7 +110,7 @@ impl<'a> Setup<'a> {
             cursor_file: directory.join(format!("{}-{name}.cursors", product.name)),
             keeps_cursors,
             client,
-            slow: number % 4 == 1,
+            slow,
             first_door: index,
             seed: seed ^ (index as u64) << 32,
         })

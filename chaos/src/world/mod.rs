@@ -2,6 +2,7 @@
 //! own where that can be, and everything that is needed to break one and mend it. Whatever it made
 //! is gone when it is dropped; what a run left that was killed, the next one [sweeps](sweep) away.
 
+mod backup;
 pub mod binary;
 mod clock;
 mod component;

@@ -18,7 +18,7 @@ pub struct Bad {
     pub options: fn(&mut Options),
 }
 
-const fn bad(invariant: &'static str, name: &'static str, tell: fn(&mut Tape, bool)) -> Bad {
+pub const fn bad(invariant: &'static str, name: &'static str, tell: fn(&mut Tape, bool)) -> Bad {
     Bad { invariant, name, tell, options: |_| {} }
 }
 
@@ -152,14 +152,14 @@ pub const MORE: [Bad; 8] = [
 ];
 
 /// Two terminals of user `u` in product `x`: `a` with the SDK, `b` without; online.
-fn a_and_b(tape: &mut Tape) {
+pub fn a_and_b(tape: &mut Tape) {
     tape.terminal("x/a", Some("u"), Client::Sdk).terminal("x/b", Some("u"), Client::RawPlain);
     tape.opened("x/a", 1, &[], &[]);
     tape.opened("x/b", 1, &[], &[]).wait(10);
 }
 
 /// A push to `a` and its whole way; counted at once.
-fn given(tape: &mut Tape, key: &str, offset: u64) {
+pub fn given(tape: &mut Tape, key: &str, offset: u64) {
     tape.invoke(key, "x", &[terminal("a")]).wait(1);
     tape.accepted(key, &[(terminal("a"), Some(Offset(offset)))]).wait(1);
     tape.delivered("x/a", 1, LogName::Terminal, offset, key);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 pub mod bad;
+pub mod bad_runs;
 pub mod mutations;
 pub mod simulation;
 pub mod tape;
@@ -13,7 +14,7 @@ use clarion_chaos::history::Record;
 
 /// How these histories are judged: they are small.
 pub fn options() -> Options {
-    Options { overlap_min: 3, ..Options::default() }
+    Options { overlap_min: 3, overlap_total_min: 3, ..Options::default() }
 }
 
 /// The names of the invariants that are broken, with what was found.

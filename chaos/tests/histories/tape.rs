@@ -66,6 +66,7 @@ impl Tape {
             client,
             topics: Vec::new(),
             keeps_cursors: true,
+            slow: false,
         };
         self.add("driver", event)
     }
@@ -227,6 +228,17 @@ impl Tape {
             outside_model,
         };
         self.add("driver", event)
+    }
+
+    /// The same, with what is expected of it.
+    pub fn fault_that(&mut self, component: &str, kind: &str, expected: &str) -> &mut Self {
+        self.fault(component, kind, false);
+        if let Some(Event::Fault { expects, .. }) =
+            self.records.last_mut().map(|record| &mut record.event)
+        {
+            expected.clone_into(expects);
+        }
+        self
     }
 
     pub fn mended(&mut self) -> &mut Self {

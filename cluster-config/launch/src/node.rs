@@ -92,8 +92,21 @@ impl Node {
     /// # Errors
     /// When it fails.
     pub async fn init_store(&self) -> Result<(), LaunchError> {
+        self.store("init").await
+    }
+
+    /// Runs `clarion store restored` with its config: gives a store that was put back from a backup
+    /// a new lineage. Nodes must not run meanwhile.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn store_restored(&self) -> Result<(), LaunchError> {
+        self.store("restored").await
+    }
+
+    async fn store(&self, what: &str) -> Result<(), LaunchError> {
         let config = self.config_file();
-        let arguments = ["store".as_ref(), "init".as_ref(), config.as_os_str()];
+        let arguments = ["store".as_ref(), what.as_ref(), config.as_os_str()];
         self.process.run_once(arguments, self.spec.entry.len()).await
     }
 

@@ -132,22 +132,24 @@ impl Node {
         self.terminals.map(|address| url("ws", "wss", certificate, address))
     }
 
-    /// Runs until SIGTERM, SIGINT or an operator's `cluster drain`, then drains. A second signal ends the process at once.
+    /// Runs until SIGTERM, SIGINT or an operator's `cluster drain`, then drains. A second signal ends the
+    /// process at once; one that follows an operator's drain, as from a service manager that stops
+    /// what was drained, is the first.
     ///
     /// # Errors
     /// When a part of the node ended, the store cannot go on, or the drain took too long.
     pub async fn run_until_signal(mut self) -> Result<(), StartError> {
         let mut store_looks = interval(STORE_LOOK);
         store_looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let signalled = loop {
             tokio::select! {
                 signal = self.signals.next() => {
                     tracing::info!(signal, "draining");
-                    break;
+                    break true;
                 }
                 () = self.system.drain_wanted() => {
                     tracing::info!("draining: an operator asked for it");
-                    break;
+                    break false;
                 }
                 Some(ended) = self.parts.join_next() => return Err(too_early(ended)),
                 _ = store_looks.tick() => {
@@ -157,11 +159,11 @@ impl Node {
                     }
                 }
             }
-        }
-        self.drain().await
+        };
+        self.drain(signalled).await
     }
 
-    async fn drain(mut self) -> Result<(), StartError> {
+    async fn drain(mut self, signalled: bool) -> Result<(), StartError> {
         let started = Instant::now();
         let within = Duration::from_millis(self.config.node.drain_timeout_ms) + DRAIN_MARGIN;
         let (system, stop, mut parts) = (self.system, self.stop, self.parts);
@@ -171,13 +173,20 @@ impl Node {
             stop.send_replace(true);
             while parts.join_next().await.is_some() {}
         };
+        let told_twice = async {
+            if !signalled {
+                let signal = self.signals.next().await;
+                tracing::info!(signal, "draining already");
+            }
+            self.signals.end_at_once().await;
+        };
         tokio::select! {
             drained = timeout(within, drained) => drained.map_err(|_| {
                 StartError::new(format!("the drain was not done after {} s", within.as_secs()))
                     .mend("give node.drain_timeout_ms more time; nothing accepted is lost, some \
                            messages may be delivered again")
             })?,
-            () = self.signals.end_at_once() => {}
+            () = told_twice => {}
         }
         tracing::info!(seconds = started.elapsed().as_secs_f64(), "drained");
         Ok(())

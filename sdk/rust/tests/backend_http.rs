@@ -222,6 +222,17 @@ async fn retry_after_is_honoured() {
 }
 
 #[tokio::test]
+async fn an_attempt_of_ones_own_in_progress_is_asked_about_soon() {
+    let node = Responder::new(|n| match n {
+        0 => problem(Code::IdempotencyInProgress, "Retry-After: 3600\r\n"),
+        _ => accepted(),
+    })
+    .await;
+    node.backend(|_| {}).push(push()).await.unwrap();
+    assert_eq!(node.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn a_wait_beyond_the_deadline_is_not_begun() {
     let node = Responder::new(|_| problem(Code::RateLimited, "Retry-After: 3600\r\n")).await;
     let error = node.backend(|_| {}).push(push()).await.unwrap_err();

@@ -229,6 +229,18 @@ async fn a_push_that_is_not_confirmed_in_time_is_unknown() {
 }
 
 #[tokio::test]
+async fn what_its_sender_gave_up_before_there_was_a_link_is_not_sent() {
+    let node = PushNode::new(|tuning| tuning.deadline = Duration::from_millis(100)).await;
+    for push in node.send(0..3) {
+        push.await.unwrap().unwrap_err();
+    }
+    let mut connection = node.accept(100).await;
+    let _alive = node.send([3]);
+    let (_, first) = connection.recv().await;
+    assert_eq!(number(&first), 3, "the others may be on their way at another node by now");
+}
+
+#[tokio::test]
 async fn a_silent_node_is_left() {
     let node = PushNode::new(|tuning| tuning.silence_max = Duration::from_millis(50)).await;
     let mut silent = node.accept(100).await;

@@ -1,10 +1,11 @@
-//! What a node says of itself by gossip: a value under each of four keys. Facts never change while it
+//! What a node says of itself by gossip: a value under each of five keys. Facts never change while it
 //! runs, marks and verdict do seldom, load often; each travels only when it changed. JSON, so that
 //! releases can add fields: unknown ones are passed over, missing ones have defaults.
 
 use std::net::SocketAddr;
 
 use chitchat::NodeState;
+use clarion_core::membership::Verdict;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,10 @@ use crate::identity::BootId;
 pub(super) const FACTS: &str = "facts";
 pub(super) const MARKS: &str = "marks";
 pub(super) const LOAD: &str = "load";
-/// Whom the node holds in quarantine, as `clarion_core::membership::Verdict` writes it.
+/// Whom the node holds in quarantine and whom not, as [`Verdict::judged`] writes it.
 pub(super) const VERDICT: &str = "verdict";
+/// To whom it never had a link, as [`Verdict::unlinked`] writes it.
+pub(super) const UNLINKED: &str = "unlinked";
 
 /// Most bytes of one value; what is longer is not read.
 pub(super) const VALUE_BYTES_MAX: usize = 2_048;
@@ -123,6 +126,13 @@ pub(super) fn facts(state: &NodeState) -> Option<Facts> {
     read(state, FACTS).filter(|facts: &Facts| facts.too_long().is_none())
 }
 
+/// What a node thinks of the others; nothing where it makes no sense.
+pub(super) fn verdict(state: &NodeState) -> Verdict {
+    let under =
+        |key| -> Verdict { state.get(key).and_then(|text| text.parse().ok()).unwrap_or_default() };
+    under(VERDICT).with(under(UNLINKED))
+}
+
 /// The value to publish.
 pub(super) fn text(value: &impl Serialize) -> String {
     // These types have no maps with odd keys and no failing `Serialize`.
@@ -173,6 +183,22 @@ mod tests {
             &text(&Load { links: 1, links_max: 2, sessions: 3, cpu_permille: 4 }),
             r#"{"links":1,"links_max":2,"sessions":3,"cpu_permille":4}"#,
         );
+    }
+
+    #[test]
+    fn what_was_never_linked_is_told_beside_the_verdict_of_which_either_can_be_missing() {
+        let (judged, unlinked) = ("+0000000000000001-0000000000000002", "?0000000000000003");
+        let mut state = NodeState::for_test();
+        state.set(VERDICT, judged);
+        assert_eq!(
+            (verdict(&state).judged().as_str(), verdict(&state).unlinked().as_str()),
+            (judged, "")
+        );
+        state.set(UNLINKED, unlinked);
+        assert_eq!(verdict(&state).judged(), judged);
+        assert_eq!(verdict(&state).unlinked(), unlinked);
+        state.set(UNLINKED, "nonsense");
+        assert_eq!(verdict(&state).judged(), judged);
     }
 
     fn same(text: &str, expected: &str) {

@@ -17,7 +17,7 @@ use chitchat::{
 use clarion_core::membership::Verdict;
 use tokio::sync::watch;
 
-use super::facts::{self, FACTS, Facts, LOAD, Load, MARKS, Marks, VERDICT};
+use super::facts::{self, FACTS, Facts, LOAD, Load, MARKS, Marks, UNLINKED, VERDICT};
 use super::seats::Heard;
 use super::transport::{SignedUdp, unix_ms};
 
@@ -61,7 +61,7 @@ impl Told {
     fn of(id: &ChitchatId, state: &NodeState, live: bool, facts: Arc<Facts>) -> Self {
         let marks: Marks = facts::read(state, MARKS).unwrap_or_default();
         let load = facts::read(state, LOAD).unwrap_or_default();
-        let verdict = state.get(VERDICT).and_then(|text| text.parse().ok()).unwrap_or_default();
+        let verdict = facts::verdict(state);
         let heard = Heard {
             id: Arc::clone(&id.node_id),
             generation: id.generation_id,
@@ -136,7 +136,8 @@ impl Gossip {
         let mut chitchat = chitchat.lock().await;
         let state = chitchat.self_node_state();
         // Sets nothing that is the same.
-        state.set(VERDICT, verdict);
+        state.set(VERDICT, verdict.judged());
+        state.set(UNLINKED, verdict.unlinked());
         let is_due = self.load_told_ms.is_none_or(|at| now_ms >= at + LOAD_EVERY_MS);
         if is_due && load.is_a_step_from(&self.load) {
             state.set(LOAD, facts::text(&load));

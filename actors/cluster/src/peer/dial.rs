@@ -59,6 +59,8 @@ impl DialError {
     pub(super) fn is_usual(&self) -> bool {
         match self {
             Self::Connect(_) | Self::TimedOut => true,
+            // Somebody looked whether anybody listens.
+            Self::Tls(error) => error.kind() == io::ErrorKind::UnexpectedEof,
             Self::Handshake(HandshakeError::Io(_) | HandshakeError::Asked) => true,
             Self::Handshake(HandshakeError::Refused { refusal, .. }) => {
                 matches!(refusal, Refusal::NotWanted | Refusal::OtherBoot)
@@ -134,7 +136,7 @@ fn established(wire: Wire, agreed: Agreed, dialled: bool) -> Result<Established,
 
 /// Whether nobody listens at `addr`: a connection is refused. The other end sees one that says
 /// nothing.
-pub(super) async fn is_deaf(addr: SocketAddr) -> bool {
+pub async fn is_deaf(addr: SocketAddr) -> bool {
     let tried = timeout(Duration::from_millis(300), socket::connect(addr)).await;
     matches!(tried, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorRef};
 
 pub use ask::{AskError, Asked, Asker};
+pub use dial::is_deaf;
 pub use session::{Held, Peer};
 pub use types::{
     LANE_MESSAGES_MAX, Lane, LaneStatus, MESSAGE_BYTES_MAX, MESSAGE_COST_BYTES, PeerEvents,

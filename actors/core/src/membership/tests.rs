@@ -183,8 +183,9 @@ fn one_that_most_of_its_peers_never_had_a_link_to_owns_nothing() {
     assert_eq!(why(&mut members, 9_999, all()), Why::Fit);
     assert_eq!(members.next_ms(), Some(10_000));
     assert_eq!(why(&mut members, 10_000, all()), Why::Fit, "others may reach it");
-    let held = members.verdict(10_000).to_string();
-    assert_eq!(held, "?0000000000000062+0000000000000063");
+    let held = members.verdict(10_000);
+    assert_eq!(held.judged(), "+0000000000000063", "older releases read this alone");
+    assert_eq!(held.unlinked(), "?0000000000000062");
     let all = |b| vec![seen("a"), b, c()];
     assert_eq!(why(&mut members, 11_000, all(unlinked(seen("b")))), Why::NeverLinked);
     assert_eq!(owners(&members), ["a", "c"]);
@@ -198,6 +199,19 @@ fn one_that_most_of_its_peers_never_had_a_link_to_owns_nothing() {
     let all = || vec![seen("a"), b(), Seen { verdict: other.clone(), ..seen("c") }];
     assert_eq!(why(&mut members, 61_000, all()), Why::Quarantined);
     assert_eq!(why(&mut members, 71_000, all()), Why::NeverLinked);
+}
+
+/// Groups may be kept apart by the network.
+#[test]
+fn links_that_nodes_of_other_groups_miss_say_nothing() {
+    let told: Verdict = "?0000000000000062".parse().unwrap();
+    let far =
+        |id: &str| Seen { group: Arc::from("other"), verdict: told.clone(), ..unlinked(seen(id)) };
+    let all = || vec![seen("a"), seen("b"), far("c"), far("d"), far("e")];
+    let mut members = Members::new(Arc::from("a"), QUARANTINE_MS);
+    members.observe(0, all());
+    assert_eq!(why(&mut members, 20_000, all()), Why::Fit);
+    assert_eq!(members.standings()["c"].why, Why::Fit, "nor what this one misses of theirs");
 }
 
 #[test]
@@ -290,7 +304,7 @@ fn the_memory_of_one_counts_less_than_that_of_the_others() {
     members.observe(61_000, vec![seen("a"), c()]);
     assert_eq!(why(&mut members, 62_000, vec![seen("a"), seen("b"), c()]), Why::Fit);
     let held = members.verdict(62_000);
-    assert_eq!(held.to_string(), "-0000000000000062+0000000000000063", "but it tells what it saw");
+    assert_eq!(held.judged(), "-0000000000000062+0000000000000063", "but it tells what it saw");
 }
 
 /// A node that just started learns from the others whom they hold in quarantine: itself too.
@@ -307,7 +321,7 @@ fn whoever_has_seen_nothing_believes_the_others() {
     assert_eq!(members.next_ms(), Some(QUARANTINE_MS));
     members.observe(QUARANTINE_MS, vec![me(), seen("a"), seen("c")]);
     assert_eq!(owners(&members), ["a", "b", "c"]);
-    assert_eq!(members.verdict(QUARANTINE_MS).to_string(), "+0000000000000061+0000000000000063");
+    assert_eq!(members.verdict(QUARANTINE_MS).judged(), "+0000000000000061+0000000000000063");
 }
 
 /// A fresh node does not free by its vote whom an older one holds.
@@ -318,7 +332,7 @@ fn a_member_that_others_hold_is_not_vouched_for() {
     let all = || vec![seen("a"), boot(seen("b"), 2), Seen { verdict: held.clone(), ..seen("c") }];
     members.observe(0, all());
     assert_eq!(why(&mut members, 50_000, all()), Why::Quarantined);
-    assert_eq!(members.verdict(50_000).to_string(), "+0000000000000063", "only c is known");
+    assert_eq!(members.verdict(50_000).judged(), "+0000000000000063", "only c is known");
 }
 
 #[test]
@@ -361,7 +375,7 @@ fn a_verdict_is_bounded_and_tells_quarantines_first() {
         })
     };
     let verdict: Verdict = votes(150).collect();
-    let text = verdict.to_string();
+    let text = verdict.judged();
     assert_eq!(text.len(), 1_768);
     assert_eq!(text.matches('-').count(), 75);
     assert_eq!(text.parse(), Ok(verdict));
@@ -369,7 +383,7 @@ fn a_verdict_is_bounded_and_tells_quarantines_first() {
     for text in [
         long.as_str(),
         "+",
-        "*0000000000000000",
+        "*000000000000000",
         "??000000000000000",
         "+00000000000000g0",
         "+ü00000000000000",
@@ -377,4 +391,15 @@ fn a_verdict_is_bounded_and_tells_quarantines_first() {
         assert_eq!(text.parse::<Verdict>(), Err(NoVerdict), "{text}");
     }
     assert_eq!("".parse(), Ok(Verdict::default()));
+}
+
+#[test]
+fn what_a_later_release_says_of_one_takes_nothing_from_what_is_said_of_others() {
+    let known: Verdict = "+0000000000000001-0000000000000002".parse().unwrap();
+    let later = "+0000000000000001-0000000000000002!0000000000000003";
+    assert_eq!(later.parse(), Ok(known.clone()));
+    let unlinked: Verdict = "?0000000000000001?0000000000000004".parse().unwrap();
+    let both = known.with(unlinked);
+    assert_eq!(both.judged(), "+0000000000000001-0000000000000002");
+    assert_eq!(both.unlinked(), "?0000000000000004");
 }

@@ -2,7 +2,6 @@
 //! it never had a link.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
 
 use super::history::Vote;
@@ -13,8 +12,10 @@ use crate::identity::BootId;
 const BOOTS_MAX: usize = 104;
 
 /// Whom a node holds in quarantine, whom it holds to be well, to whom it never had a link; it
-/// abstains about all others. As text: each boot with `+` (well), `-` (quarantine) or `?` (never
-/// linked) before it, in ascending order.
+/// abstains about all others. It travels as two texts of one form, each boot with a sign before it, in
+/// ascending order: [`Verdict::judged`] with `+` (well) and `-` (quarantine), [`Verdict::unlinked`] with
+/// `?` (never linked). Releases that know of no links that never came up read the first alone, and for
+/// them the teller abstains about the others. Signs that only later releases know are passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Never [`Vote::Abstain`].
@@ -24,6 +25,41 @@ pub struct Verdict {
 impl Verdict {
     pub(super) fn vote(&self, boot: BootId) -> Vote {
         self.boots.get(&boot).copied().unwrap_or(Vote::Abstain)
+    }
+
+    /// Whom it holds to be well or in quarantine, as text.
+    #[must_use]
+    pub fn judged(&self) -> String {
+        self.text(|vote| vote != Vote::NeverLinked)
+    }
+
+    /// To whom it never had a link, as text.
+    #[must_use]
+    pub fn unlinked(&self) -> String {
+        self.text(|vote| vote == Vote::NeverLinked)
+    }
+
+    /// Both together; what the first says of a boot counts.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        for (boot, vote) in other.boots {
+            self.boots.entry(boot).or_insert(vote);
+        }
+        self
+    }
+
+    fn text(&self, is_meant: impl Fn(Vote) -> bool) -> String {
+        let mut text = String::new();
+        for (boot, vote) in self.boots.iter().filter(|(_, vote)| is_meant(**vote)) {
+            let sign = match vote {
+                Vote::Quarantine => '-',
+                Vote::NeverLinked => '?',
+                Vote::Cleared | Vote::Abstain => '+',
+            };
+            text.push(sign);
+            text.push_str(&boot.to_string());
+        }
+        text
     }
 }
 
@@ -45,23 +81,9 @@ const fn rank(vote: Vote) -> u8 {
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (boot, vote) in &self.boots {
-            let sign = match vote {
-                Vote::Quarantine => '-',
-                Vote::NeverLinked => '?',
-                Vote::Cleared | Vote::Abstain => '+',
-            };
-            write!(f, "{sign}{boot}")?;
-        }
-        Ok(())
-    }
-}
-
 /// What is no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a verdict is a list of at most {BOOTS_MAX} boots, each with +, - or ? before it")]
+#[error("a verdict is a list of at most {BOOTS_MAX} boots, each with a sign before it")]
 pub struct NoVerdict;
 
 impl FromStr for Verdict {
@@ -79,11 +101,13 @@ impl FromStr for Verdict {
                 b'-' => Vote::Quarantine,
                 b'?' => Vote::NeverLinked,
                 b'+' => Vote::Cleared,
-                _ => return Err(NoVerdict),
+                _ => Vote::Abstain,
             };
             let boot = std::str::from_utf8(boot).map_err(|_| NoVerdict)?;
             Ok((boot.parse().map_err(|_| NoVerdict)?, vote))
         };
-        Ok(Self { boots: entries.map(entry).collect::<Result<_, _>>()? })
+        let mut boots: BTreeMap<_, _> = entries.map(entry).collect::<Result<_, _>>()?;
+        boots.retain(|_, vote| *vote != Vote::Abstain);
+        Ok(Self { boots })
     }
 }

@@ -7,6 +7,7 @@ use clarion_protocol::terminal::GapReason;
 use clarion_protocol::{Code, Offset};
 
 use crate::entry::{Batch, Body, Entry, Page, Settled};
+use crate::fault::{Mutant, mutated};
 
 use super::log_state::{Context, LogState};
 use super::log_window::{Item, ItemState, settle};
@@ -63,7 +64,7 @@ impl LogState {
         if last.offset <= self.position {
             return;
         }
-        if !self.is_live() {
+        if !self.is_live() && !mutated(Mutant::IgnorePredecessor) {
             self.note(last.offset);
             return;
         }
@@ -77,7 +78,9 @@ impl LogState {
                 continue;
             }
             // I6: a predecessor judges the hint only; what is missing is read.
-            if !self.continues_at(entry.predecessor) || !self.take(entry, &mut pass, cx) {
+            let continues =
+                self.continues_at(entry.predecessor) || mutated(Mutant::IgnorePredecessor);
+            if !continues || !self.take(entry, &mut pass, cx) {
                 self.note(last.offset);
                 break;
             }
@@ -214,7 +217,10 @@ impl LogState {
 
     fn flush(&self, pass: &mut Pass, cx: &mut Context<'_>) {
         if !pass.deliver.is_empty() {
-            let entries = std::mem::take(&mut pass.deliver);
+            let mut entries = std::mem::take(&mut pass.deliver);
+            if mutated(Mutant::LoseOrder) {
+                entries.reverse();
+            }
             let again = std::mem::take(&mut pass.again);
             cx.effects.push(Effect::Deliver { log: self.alias, again, entries });
         }

@@ -7,8 +7,9 @@ use super::types::Effect;
 
 /// The first pause after a failed read; it doubles.
 const BACK_OFF_MS_MIN: u64 = 500;
-/// The longest pause after a failed read.
-const BACK_OFF_MS_MAX: u64 = 10_000;
+/// The longest pause after a failed read: so long at most, and a quarter, after the store is back what
+/// waits in it stays where it is, whatever time it was away. While it is away a read fails at once.
+const BACK_OFF_MS_MAX: u64 = 1_000;
 /// Pages in a row that miss what cannot be gone before they are believed.
 const DISTRUST_MAX: u8 = 3;
 
@@ -45,7 +46,7 @@ impl ReadState {
         self.retry_at_ms = 0;
     }
 
-    /// Half a second doubling to ten, plus up to a quarter so that sessions spread.
+    /// Half a second, then one, plus up to a quarter so that sessions spread.
     fn fail(&mut self, now_ms: u64, seed: u64) {
         let pause = (BACK_OFF_MS_MIN << self.failures.min(10)).min(BACK_OFF_MS_MAX);
         let jitter = crate::placement::mix(seed ^ now_ms) % (pause / 4);

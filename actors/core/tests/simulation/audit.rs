@@ -184,7 +184,7 @@ impl World {
                 }
                 all = false;
                 let terminal = &self.terminals[t];
-                let there = terminal.node.is_some_and(|node| self.knows_all(node))
+                let there = terminal.node.is_some_and(|node| self.can_hear_all(node))
                     && terminal.opened_ms.is_some_and(due);
                 if there && due(accepted.at_ms) {
                     let late_ms = self.now_ms - accepted.at_ms;
@@ -201,16 +201,14 @@ impl World {
         self.audit.open.retain(|message| !closed.contains(message));
     }
 
-    /// Whether a node runs and has heard of every process that runs. One that was known to be dead and
-    /// started again behind a cut is not missed by anybody on this side: nobody here is told, nobody
-    /// polls, and only the slow check of heads finds what it appends.
-    fn knows_all(&self, n: usize) -> bool {
+    /// Whether a node runs and knows of everybody who runs, or that it knows of nobody. One of whom it has
+    /// never heard since it started, because of a cut, cannot be missed: only the slow check of heads finds
+    /// what that one appends.
+    fn can_hear_all(&self, n: usize) -> bool {
         let node = &self.nodes[n];
-        node.runs()
-            && (0..self.nodes.len()).filter(|other| *other != n).all(|other| {
-                let boot = node.facts[other].as_ref().map(|facts| facts.boot);
-                self.nodes[other].state == State::Down || boot == Some(self.nodes[other].boot)
-            })
+        let known = |other: &Node| !other.runs() || node.hearing.knows(&other.name);
+        let others = || self.nodes.iter().filter(|other| other.name != node.name);
+        node.runs() && (!node.hearing.has_company() || others().all(known))
     }
 
     // At the end.
@@ -231,9 +229,11 @@ impl World {
         }
         self.audit_counts();
         self.audit_sessions();
-        if !self.agree() {
-            // A quarantine may have ended just now, and the word is on its way.
-            self.advance(2000);
+        // A quarantine may have ended just now, and the word is on its way; another one may end meanwhile.
+        for _ in 0..8 {
+            if !self.agree() {
+                self.advance(500);
+            }
         }
         if !self.agree() {
             let views: Vec<_> =

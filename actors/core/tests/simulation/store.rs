@@ -13,7 +13,7 @@ use clarion_core::log::LogKey;
 use clarion_protocol::milestone::Milestone;
 use clarion_protocol::{Epoch, MessageId, Offset};
 
-use crate::Mutant;
+use crate::mutants::Mutant;
 
 /// Entries that a log may hold; inboxes refuse above it, the others evict.
 pub const ENTRIES_MAX: usize = 48;

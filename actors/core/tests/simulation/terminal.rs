@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use clarion_core::session::Event as SessionEvent;
 use clarion_protocol::Offset;
 
+use crate::event::{Event, Frame, Purpose, Timer};
+use crate::intake::{ReplyTo, Request, UNSEARCHED_MS};
 use crate::node::State;
-use crate::owner::{ReplyTo, Request, UNSEARCHED_MS};
 use crate::store::{AppendAnswer, Call, Claimed};
-use crate::world::{Event, Frame, Purpose, Timer, World};
+use crate::world::World;
 
 const RECONNECT_MS: u64 = 300;
 /// A terminal hears nothing of its node for so long: heartbeat and ten seconds, made short.

@@ -166,8 +166,11 @@ fn result_from(result: WireResult<'_>) -> AppendResult {
             })
         }
         WireResult::NotTried => AppendResult::NotTried,
-        WireResult::Unavailable(why) => AppendResult::Unavailable(why.to_owned()),
-        WireResult::Unknown(why) => AppendResult::Unknown(why.to_owned()),
+        WireResult::Away(why) => AppendResult::Unavailable(why.to_owned()),
+        // Whoever says `Unavailable` may have tried before: it is looked for (I2).
+        WireResult::Unavailable(why) | WireResult::Unknown(why) => {
+            AppendResult::Unknown(why.to_owned())
+        }
         WireResult::LogFull => AppendResult::LogFull,
         WireResult::Full(why) => AppendResult::Full(why.to_owned()),
     }

@@ -158,6 +158,25 @@ fn the_next_version_adds_behind_what_the_former_one_has() {
 }
 
 #[test]
+fn what_a_former_owner_calls_unavailable_is_looked_for_in_either_version_i2() {
+    let results = vec![WireResult::Unavailable("u"), WireResult::Away("a")];
+    let former = WireMessage::Appended { request: 1, results };
+    for version in [1u16, 2] {
+        let mut bytes = version.to_le_bytes().to_vec();
+        bincode::encode_into_std_write(&former, &mut bytes, CONFIG).unwrap();
+        let Ok(PeerMessage::Appended { results, .. }) = decode_up_to(2, &bytes, 0) else {
+            panic!("version {version}");
+        };
+        let here = [AppendResult::Unknown("u".into()), AppendResult::Unavailable("a".into())];
+        assert_eq!(results, here, "version {version}");
+        // What a former release does not know it drops, as if it were lost.
+        let away = vec![AppendResult::Unavailable("a".into())];
+        let bytes = encode(&PeerMessage::Appended { request: 1, results: away }, version, 0);
+        assert_eq!(bytes[2..6], [1, 1, 1, 6], "kind, request, how many, which");
+    }
+}
+
+#[test]
 fn what_is_cut_short_too_long_or_of_another_version_is_no_message() {
     for message in all() {
         let bytes = encode(&message, 1, 0);

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod conservation;
 mod counts;
 mod logs;
 mod model;
@@ -17,6 +18,7 @@ use clarion_core::{Body, LogKey, Page};
 use clarion_protocol::http::{Counts, TerminalKind};
 use clarion_protocol::{MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
 
+pub use self::conservation::*;
 pub use self::counts::*;
 pub use self::logs::*;
 pub use self::requests::*;
@@ -96,7 +98,10 @@ macro_rules! conformance_tests {
             i13_counts_of_inboxes
             i13_counts_of_wide_logs
             i13_gaps_are_counted_from_where_they_begin
+            i13_what_was_passed_as_expired_is_counted_so
             i13_conservation_under_a_random_workload
+            i13_conservation_where_steps_break
+            i13_who_left_is_counted_no_more_also_where_answers_are_lost
             i13_what_broke_between_a_cursor_and_its_count_is_counted_once
             terminals_go_after_their_retention
             what_was_answered_survives_a_restart

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use clarion_core::fault::{Mutant, mutated};
 use clarion_core::{LogKey, Page};
 use clarion_protocol::{Epoch, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
 
@@ -79,6 +81,9 @@ impl Store for EmbeddedStore {
     }
 
     async fn save_cursors(&self, saves: Vec<CursorSave>) -> Vec<StoreResult<SaveOutcome>> {
+        if mutated(Mutant::StaleCursor) {
+            self.save_later(saves.clone());
+        }
         self.write(saves.len(), |reply| Op::Save(saves, reply)).await
     }
 
@@ -258,5 +263,19 @@ impl Store for EmbeddedStore {
                 Ok(())
             }
         }
+    }
+}
+
+impl EmbeddedStore {
+    /// Some of the same once more, when another session of the terminal may be there.
+    fn save_later(&self, mut saves: Vec<CursorSave>) {
+        // Not all: else those of the newest session would make up for it.
+        saves.retain(|_| fastrand::bool());
+        let writes = Arc::clone(&self.writes);
+        drop(crate::task::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let (reply, _) = tokio::sync::oneshot::channel();
+            let _ = writes.push(Op::Save(saves, reply), 1);
+        }));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use clarion_core::fault::{Mutant, mutated};
 use fjall::{Database, OwnedWriteBatch, PersistMode};
 use tokio::sync::oneshot;
 
@@ -145,7 +146,12 @@ impl Writer {
         metrics::gauge!("clarion_store_queue_items").set(self.queue.weight() as f64);
         metrics::histogram!("clarion_store_commit_batch_items").record(ops.len() as f64);
         self.engine.begin(self.watermark.full);
-        let answers: Vec<Answer> = ops.drain(..).filter_map(|op| self.execute(op)).collect();
+        let mut answers: Vec<Answer> = ops.drain(..).filter_map(|op| self.execute(op)).collect();
+        if mutated(Mutant::AnswerBeforeCommit) {
+            answers.drain(..).for_each(|answer| answer(None));
+            #[allow(clippy::disallowed_methods, reason = "a disk that takes its time")]
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let committed = self.commit(ticks);
         let failed = committed.as_ref().err().map(|error| {
             // The batch may have reached the disk although its sync failed.

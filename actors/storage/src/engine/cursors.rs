@@ -1,6 +1,7 @@
 //! Cursors: written `max` within the epoch, fenced by generation, counted once (I5, I7, I13).
 
 use clarion_core::LogKind;
+use clarion_core::fault::{Mutant, mutated};
 use clarion_protocol::{LogName, Offset};
 
 use super::codec::{Outcome, Sub};
@@ -30,7 +31,9 @@ impl<B: View> Engine<B> {
         };
         let name = save.log.local_name();
         let sub = row.sub(&name).filter(|sub| is_own && !sub.banned).cloned();
-        if !self.is_newest(&key, stored_generation, save.generation) {
+        if !self.is_newest(&key, stored_generation, save.generation)
+            && !mutated(Mutant::StaleCursor)
+        {
             return Ok(SaveOutcome::Stale);
         }
         let Some(sub) = sub else { return Ok(SaveOutcome::NotSubscribed) };
@@ -53,7 +56,11 @@ impl<B: View> Engine<B> {
         if save.epoch != self.epoch || save.cursor > self.log(log)?.last() {
             return Ok(SaveOutcome::AboveHead);
         }
-        let replaces = sub.epoch != save.epoch;
+        if mutated(Mutant::ForgetCursor) {
+            return Ok(SaveOutcome::Saved);
+        }
+        let replaces = sub.epoch != save.epoch
+            || (mutated(Mutant::StaleCursor) && !self.is_newest(key, 0, save.generation));
         if save.cursor < sub.cursor && !replaces {
             return Ok(SaveOutcome::Saved);
         }

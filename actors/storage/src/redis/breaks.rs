@@ -17,6 +17,12 @@ pub enum Step {
     Close,
     /// What is pending gets another ticket.
     Ticket,
+    /// A session opens, or a terminal's record takes in a topic.
+    Attach,
+    /// It takes out a topic.
+    Detach,
+    /// A log is told that a terminal left.
+    Leave,
     /// It is noted where a message is.
     Note,
 }

@@ -7,6 +7,8 @@ use clarion_protocol::ids::OFFSET_TIME_ORIGIN_MS as ORIGIN_MS;
 use clarion_protocol::milestone::Milestone;
 use clarion_protocol::{Epoch, LogName, MessageId, Offset, TopicName, UserId};
 
+use super::leaving::Leaving;
+use super::schema::kind_of;
 use super::tickets::{Pending, Ticket};
 use crate::engine::codec::{Outcome, Sub, TerminalRow, decode_kind, encode_kind};
 use crate::engine::entries::{parse_body, put_body};
@@ -27,6 +29,8 @@ const COUNTED: u8 = 16;
 const ATTEMPTS: u8 = 32;
 const CURSOR: u8 = 64;
 const PENDING: u8 = 128;
+/// The own inbox, banned, is what no log is: a log that was left.
+const LEFT: u8 = 4;
 
 /// Tells of a record that cannot be read, once to the operator and once to the caller.
 pub(super) fn damaged(record: &'static str, tag: &str, what: &str) -> StoreError {
@@ -102,20 +106,28 @@ pub(super) fn decode_entry(
     parsed.ok_or_else(|| damaged("entries", tag, "its checksum does not match"))
 }
 
-/// A terminal's record.
-pub(super) fn decode_record(tag: &str, packed: &[u8]) -> StoreResult<TerminalRow> {
-    Ok(decode_pending(tag, packed)?.0)
+/// A terminal's record, with what is not done yet (I13).
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// Nothing of a terminal that is no more.
+    pub(super) row: Option<TerminalRow>,
+    /// What its cursors passed and is not known to be counted, by log.
+    pub(super) all_pending: AllPending,
+    /// What it left and is not known to be out of.
+    pub(super) leaving: Vec<Leaving>,
 }
 
-/// A terminal's record, and what its cursors passed and is not known to be counted (I13).
-pub(super) fn decode_pending(tag: &str, packed: &[u8]) -> StoreResult<(TerminalRow, AllPending)> {
+pub(super) type AllPending = Vec<(LogName, Pending)>;
+
+/// A terminal's record; nothing packed: there is none.
+pub(super) fn decode_record(tag: &str, packed: &[u8]) -> StoreResult<Stored> {
+    if packed.is_empty() {
+        return Ok(Stored::default());
+    }
     parse_record(packed).ok_or_else(|| damaged("terminals", tag, "it cannot be read"))
 }
 
-/// What is pending, by log.
-pub(super) type AllPending = Vec<(LogName, Pending)>;
-
-fn parse_record(packed: &[u8]) -> Option<(TerminalRow, AllPending)> {
+fn parse_record(packed: &[u8]) -> Option<Stored> {
     let mut fields = Fields(packed);
     let generation = fields.number(6)?;
     let last_seen_ms = ORIGIN_MS + fields.number(4)? * 1000;
@@ -128,8 +140,12 @@ fn parse_record(packed: &[u8]) -> Option<(TerminalRow, AllPending)> {
         true => Some(UserId::new(fields.text()?).ok()?),
         false => None,
     };
-    let (mut subs, mut all_pending) = (Vec::new(), Vec::new());
+    let (mut subs, mut all_pending, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
     while !fields.0.is_empty() {
+        if fields.0[0] == LEFT {
+            leaving.push(take_leaving(&mut fields)?);
+            continue;
+        }
         let flags = fields.byte()?;
         let log = match flags % 4 {
             0 => LogName::Terminal,
@@ -167,12 +183,31 @@ fn parse_record(packed: &[u8]) -> Option<(TerminalRow, AllPending)> {
         heartbeat_ms: (heartbeat_ms != 0).then_some(heartbeat_ms),
         subs,
     };
-    Some((row, all_pending))
+    Some(Stored { row: (!row.subs.is_empty()).then_some(row), all_pending, leaving })
+}
+
+fn take_ticket(fields: &mut Fields<'_>) -> Option<Ticket> {
+    let (teller, batch) = (fields.number(5)?, fields.number(4)? as u32);
+    Some(Ticket { teller, batch, index: fields.number(2)? as u16 })
+}
+
+fn take_leaving(fields: &mut Fields<'_>) -> Option<Leaving> {
+    fields.byte().filter(|flags| *flags == LEFT)?;
+    let (letter, name) = fields.text()?.split_at_checked(1)?;
+    let kind = kind_of(letter.as_bytes()[0])?;
+    let (name, ticket) = (name.to_owned(), take_ticket(fields)?);
+    let settled = Offset(fields.number(7)?);
+    Some(Leaving { kind, name, ticket, settled, at_ms: ORIGIN_MS + fields.number(5)? })
+}
+
+/// What a terminal left, as a script tells it.
+pub(super) fn parse_leaving(tag: &str, packed: &[u8]) -> StoreResult<Leaving> {
+    let leaving = take_leaving(&mut Fields(packed));
+    leaving.ok_or_else(|| damaged("terminals", tag, "what it left cannot be read"))
 }
 
 fn take_pending(fields: &mut Fields<'_>, to: Offset) -> Option<Pending> {
-    let (teller, batch) = (fields.number(5)?, fields.number(4)? as u32);
-    let ticket = Ticket { teller, batch, index: fields.number(2)? as u16 };
+    let ticket = take_ticket(fields)?;
     let from = Offset(fields.number(7)?);
     let at_ms = ORIGIN_MS + fields.number(5)?;
     let count = fields.byte()?;

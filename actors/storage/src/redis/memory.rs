@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clarion_core::LogKey;
-use clarion_protocol::ProductId;
+use clarion_protocol::{ProductId, TerminalId};
 
-use super::cursors::Passed;
+use super::leaving::Leaving;
+use super::passed::Passed;
 use super::tickets::Batch;
 
 /// Counts that wait for Redis.
 const UNCOUNTED_MAX: usize = 1024;
+/// Terminals that left and wait for Redis.
+const PARKED_MAX: usize = 4096;
 /// Notes of messages that wait for Redis, some hundred bytes each.
 const UNNOTED_MAX: usize = 16_384;
 /// Products that were announced; beyond that the set begins anew.
@@ -25,9 +28,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Waiting {
     pub(super) log: Arc<LogKey>,
     pub(super) passed: Passed,
-    /// The batch that it is, without those of its saves that may not have happened; `None` for readers
-    /// that left.
-    pub(super) batch: Option<(Arc<Batch>, Vec<u16>)>,
+    pub(super) batch: Arc<Batch>,
+    /// Saves in it that may not have happened.
+    pub(super) left_out: Vec<u16>,
 }
 
 /// What could not be counted: Redis was away, or did not say.
@@ -39,13 +42,40 @@ impl Uncounted {
         std::mem::take(&mut *lock(&self.0))
     }
 
-    /// What finds no room is found in the records of its terminals; of readers that left it is lost.
+    /// What finds no room is found in the records of its terminals.
     pub(super) fn add(&self, counts: Waiting) {
         let mut waiting = lock(&self.0);
         if waiting.len() < UNCOUNTED_MAX {
             waiting.push(counts);
         } else {
             metrics::counter!("clarion_redis_counts_lost_total").increment(1);
+        }
+    }
+}
+
+/// A log that a terminal left, and that could not be told.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) product: ProductId,
+    pub(super) terminal: TerminalId,
+    pub(super) leaving: Leaving,
+    pub(super) batch: Arc<Batch>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct AllParked(Mutex<Vec<Parked>>);
+
+impl AllParked {
+    pub(super) fn take(&self) -> Vec<Parked> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+
+    /// What finds no room is found in the terminal's record.
+    pub(super) fn add(&self, parked: Parked) {
+        let mut waiting = lock(&self.0);
+        if waiting.len() < PARKED_MAX {
+            waiting.push(parked);
         }
     }
 }

@@ -9,10 +9,13 @@ mod append;
 mod breaks;
 mod claims;
 mod codec;
+mod counting;
 mod cursors;
+mod leaving;
 mod lineage;
 mod link;
 mod memory;
+mod passed;
 mod query;
 mod read;
 mod registry;
@@ -24,6 +27,7 @@ mod store;
 mod tickets;
 mod topics;
 mod upkeep;
+mod waves;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +36,7 @@ use clarion_core::LogKind;
 use clarion_protocol::Epoch;
 
 use self::link::{Script, ScriptCall, Shards};
-use self::memory::{Announced, Uncounted, Unnoted};
+use self::memory::{AllParked, Announced, Uncounted, Unnoted};
 use self::reply::Args;
 use self::schema::Keys;
 use self::tickets::Tellers;
@@ -70,6 +74,7 @@ pub struct RedisStore {
     shift_ms: AtomicU64,
     announced: Announced,
     uncounted: Uncounted,
+    parked: AllParked,
     unnoted: Unnoted,
     tellers: Arc<Tellers>,
     #[cfg(any(test, feature = "conformance"))]
@@ -107,6 +112,7 @@ impl RedisStore {
             shift_ms: AtomicU64::new(0),
             announced: Announced::default(),
             uncounted: Uncounted::default(),
+            parked: AllParked::default(),
             unnoted: Unnoted::default(),
             tellers: Arc::default(),
             #[cfg(any(test, feature = "conformance"))]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use clarion_core::Page;
+use clarion_core::fault::{Mutant, mutated};
 use clarion_protocol::Offset;
 use futures_util::future::join_all;
 
@@ -88,7 +89,7 @@ impl RedisStore {
         pages: &[StoreResult<Found>],
         terms: &[Term],
     ) -> HashMap<Term, StoreResult<()>> {
-        if self.replicas_min == 0 {
+        if self.replicas_min == 0 || mutated(Mutant::UnconfirmedRead) {
             return HashMap::new();
         }
         let young = pages.iter().zip(terms).filter(|(found, _)| found.as_ref().is_ok_and(is_young));

@@ -1,7 +1,7 @@
 //! Sessions and memberships (I3, I7). The terminal's record is the truth and changes in one script.
 //! What starts at the head of another log joins that log first, where the head and the number of
 //! readers are of one moment; a crash in between leaves a reader too many in an index, never an
-//! entry unread.
+//! entry unread. What it leaves it notes first (`leaving.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,11 @@ use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
-use super::codec::AllPending;
-use super::cursors::{Once, Passed};
-use super::link::shard::SKEW_MS_MAX;
-use super::memory::Waiting;
+use super::breaks::Step;
+use super::codec::Stored;
 use super::reply::{Args, Parts, number};
 use super::schema::{Index, log_tag, tag_of};
+use super::tickets::{Batch, Ticket};
 use super::{RedisStore, codec, scripts};
 use crate::engine::codec::{Sub, TerminalRow};
 use crate::engine::terminals::{TOUCH_MS, in_order, refused, shared_key};
@@ -24,9 +23,6 @@ use crate::{OpenSession, OpenedLog, OpenedSession, StoreError, StoreResult};
 
 /// Rounds after which others that change the same record at the same time have won.
 pub(super) const ROUNDS_MAX: usize = 8;
-
-/// What LEAVE answers after its deadline.
-const LEFT_TOO_LATE: u64 = 2;
 
 /// What was joined is joined anew after this: less than upkeep waits before it takes it out.
 const JOINED_FOR: Duration = Duration::from_secs(20);
@@ -184,42 +180,42 @@ impl RedisStore {
     /// Changes a terminal's record, joining what it needs to join first.
     pub(super) async fn attach(&self, attach: &Attach<'_>) -> StoreResult<Attached> {
         let tag = tag_of(attach.product, LogKind::Terminal, attach.terminal.as_str());
-        let mut starts = Starts::default();
+        let (mut starts, batch) = (Starts::default(), self.tellers.batch());
         let mut began = Instant::now();
         for _ in 0..ROUNDS_MAX {
             // A process that was stopped meanwhile: upkeep may have taken out what was joined.
             if began.elapsed() > JOINED_FOR {
                 (starts, began) = (Starts::default(), Instant::now());
             }
-            let args = self.attach_args(attach, &starts);
-            let answer = self.shards.write(&tag, self.call(&scripts::ATTACH, &tag, args)).await?;
+            let args = self.attach_args(attach, &starts, batch.ticket(0));
+            let call = self.call(&scripts::ATTACH, &tag, args);
+            let answer = self.broken(Step::Attach, &tag, call).await?;
             let mut parts = Parts::of(answer)?;
             let done = parts.number()? == 1;
-            let before = match parts.bytes()?.as_slice() {
-                [] => None,
-                packed => Some(codec::decode_record(&tag, packed)?),
-            };
+            let before = codec::decode_record(&tag, &parts.bytes()?)?.row;
             if done {
-                let (after, all_pending) = codec::decode_pending(&tag, &parts.bytes()?)?;
+                let mut stored = codec::decode_record(&tag, &parts.bytes()?)?;
+                let after = stored.row.take().ok_or_else(|| {
+                    codec::damaged("terminals", &tag, "it was written and is none")
+                })?;
                 let inbox_head = Offset(parts.number()?);
                 let now_ms = parts.number()?;
                 let attached = Attached { before, after, inbox_head, now_ms };
-                self.after_attach(attach, &attached, parts.texts()?).await;
-                if attach.session.is_some() {
-                    let (product, terminal) = (attach.product, attach.terminal);
-                    let user = attached.after.user.as_ref();
-                    Box::pin(self.settle_opened(product, terminal, user, &all_pending)).await;
-                }
+                Box::pin(self.after_attach(attach, &attached, &stored, &batch)).await;
                 return Ok(attached);
             }
             for need in parts.list()?.texts()? {
-                self.join_first(attach, &need, &mut starts).await?;
+                if let Err(error) = self.join_first(attach, &need, &mut starts).await {
+                    batch.of_logs(0);
+                    return Err(error);
+                }
             }
         }
+        batch.of_logs(0);
         Err(StoreError::Unavailable("the terminal's record changes all the time".into()))
     }
 
-    fn attach_args(&self, attach: &Attach<'_>, starts: &Starts) -> Args {
+    fn attach_args(&self, attach: &Attach<'_>, starts: &Starts, leaves: Ticket) -> Args {
         let session = attach.session;
         let user = session.and_then(|open| open.user.as_ref()).map_or("", UserId::as_str);
         let mut args = Args::new()
@@ -234,7 +230,8 @@ impl RedisStore {
             .maybe(starts.broadcast)
             .maybe(starts.user)
             .bytes(self.tellers.told())
-            .bytes(starts.counted.clone());
+            .bytes(starts.counted.clone())
+            .bytes(codec::encode_ticket(leaves));
         for topic in attach.topics {
             args = args.bytes(topic.as_str()).maybe(starts.topics.get(topic.as_str()).copied());
         }
@@ -262,9 +259,27 @@ impl RedisStore {
                     self.join(product, LogKind::Topic, topic, terminal, true, Offset::ZERO).await?;
                 starts.topics.insert(topic.to_owned(), head);
             }
+            Some(("l", log)) => self.leave_first(product, terminal, log, starts).await?,
             Some(("p", _)) => starts.counted = self.settle_user(product, terminal).await?,
             _ => return Err(StoreError::Fatal(format!("a script needs {need:?}"))),
         }
+        Ok(())
+    }
+
+    /// Is out of a log before it is in it anew.
+    async fn leave_first(
+        &self,
+        product: &ProductId,
+        terminal: &TerminalId,
+        log: &str,
+        starts: &mut Starts,
+    ) -> StoreResult<()> {
+        let (stored, _, _) = self.stored_record(product, terminal).await?;
+        for leaving in stored.leaving.iter().filter(|leaving| leaving.stored_log() == log) {
+            self.finish_leaving(product, terminal, leaving).await?;
+        }
+        // What was joined meanwhile, the leaving undid.
+        *starts = Starts { counted: std::mem::take(&mut starts.counted), ..Starts::default() };
         Ok(())
     }
 
@@ -274,12 +289,12 @@ impl RedisStore {
         product: &ProductId,
         terminal: &TerminalId,
     ) -> StoreResult<Vec<u8>> {
-        let (row, _, _, all_pending) = self.record_pending(product, terminal).await?;
-        let user = row.as_ref().and_then(|row| row.user.as_ref());
+        let (stored, _, _) = self.stored_record(product, terminal).await?;
+        let user = stored.row.as_ref().and_then(|row| row.user.as_ref());
         let mut counted = Vec::new();
-        for (name, pending) in all_pending.iter().filter(|(name, _)| *name == LogName::User) {
+        for (name, pending) in stored.all_pending.iter().filter(|(name, _)| *name == LogName::User)
+        {
             let Some(log) = shared_key(product, terminal, user, name) else { continue };
-            self.tellers.wait_for(pending.ticket).await;
             if let Some(ticket) = self.settle_pending(&log, terminal, pending, true).await? {
                 counted.extend(codec::encode_ticket(ticket));
             }
@@ -330,55 +345,27 @@ impl RedisStore {
         Ok((head, start))
     }
 
-    /// One reader fewer; what was pending for it is counted as left. Nothing if it was none.
-    pub(super) async fn leave(
+    /// What a changed record leaves to be done in other logs and in indexes.
+    async fn after_attach(
         &self,
-        product: &ProductId,
-        kind: LogKind,
-        name: &str,
-        terminal: &TerminalId,
-        settled: Offset,
-    ) -> StoreResult<()> {
-        let tag = tag_of(product, kind, name);
-        // `now_ms` is the slowest clock of all servers; that of this one may be ahead of it.
-        let not_after_ms =
-            self.now_ms() + self.shards.timeout_ms() + 2 * SKEW_MS_MAX.unsigned_abs();
-        let args = self.timed(kind).bytes(terminal.as_str()).number(not_after_ms);
-        let answer = self.shards.write(&tag, self.call(&scripts::LEAVE, &tag, args)).await?;
-        let mut parts = Parts::of(answer)?;
-        let (status, head) = (parts.number()?, Offset(parts.number()?));
-        if status == LEFT_TOO_LATE {
-            return Err(StoreError::TooLate);
+        attach: &Attach<'_>,
+        attached: &Attached,
+        stored: &Stored,
+        batch: &Arc<Batch>,
+    ) {
+        let (product, terminal, row) = (attach.product, attach.terminal, &attached.after);
+        if let Err(error) = self.finish_all_leaving(product, terminal, &stored.leaving, batch).await
+        {
+            tracing::debug!(%error, %product, %terminal, "found and gone on with later");
         }
-        let was_in = status == 1;
-        if was_in && kind.is_wide() && settled < head {
-            let log = LogKey { product: product.clone(), kind, name: name.into() };
-            let passed = Passed::by_leaving(settled, head);
-            if let Err(StoreError::Unavailable(_)) = self.count(&log, &passed, Once::No).await {
-                self.uncounted.add(Waiting { log: Arc::new(log), passed, batch: None });
-            }
+        if let Some(before) = &attached.before
+            && before.last_seen_ms.saturating_add(TOUCH_MS) <= attached.now_ms
+        {
+            self.repair(product, terminal, row).await;
         }
-        Ok(())
-    }
-
-    /// What a changed record leaves to be done in indexes and counts.
-    async fn after_attach(&self, attach: &Attach<'_>, attached: &Attached, vain: Vec<String>) {
-        let (product, terminal) = (attach.product, attach.terminal);
-        let Some(before) = &attached.before else { return };
-        let mut leaves: Vec<(LogKind, String, Offset)> = vain
-            .into_iter()
-            .map(|log| (LogKind::Topic, log[1..].to_owned(), Offset(u64::MAX >> 11)))
-            .collect();
-        if let (true, Some(user)) = (before.user != attached.after.user, &before.user) {
-            leaves.push((LogKind::User, user.as_str().to_owned(), Offset::ZERO));
-        }
-        for (kind, name, settled) in leaves {
-            if let Err(error) = self.leave(product, kind, &name, terminal, settled).await {
-                super::index_failed(&error);
-            }
-        }
-        if before.last_seen_ms.saturating_add(TOUCH_MS) <= attached.now_ms {
-            self.repair(product, terminal, &attached.after).await;
+        if attach.session.is_some() {
+            let (user, all_pending) = (row.user.as_ref(), &stored.all_pending);
+            Box::pin(self.settle_opened(product, terminal, user, all_pending)).await;
         }
     }
 
@@ -406,28 +393,22 @@ impl RedisStore {
         product: &ProductId,
         terminal: &TerminalId,
     ) -> StoreResult<(Option<TerminalRow>, Offset, u64)> {
-        let (row, head, now_ms, _) = self.record_pending(product, terminal).await?;
-        Ok((row, head, now_ms))
+        let (stored, head, now_ms) = self.stored_record(product, terminal).await?;
+        Ok((stored.row, head, now_ms))
     }
 
-    /// The same, and what is pending in it.
-    async fn record_pending(
+    /// The same, and what is not done yet.
+    async fn stored_record(
         &self,
         product: &ProductId,
         terminal: &TerminalId,
-    ) -> StoreResult<(Option<TerminalRow>, Offset, u64, AllPending)> {
+    ) -> StoreResult<(Stored, Offset, u64)> {
         let tag = tag_of(product, LogKind::Terminal, terminal.as_str());
         let args = Args::new().number(self.shift_ms());
         let answer = self.shards.read(&tag, self.call(&scripts::RECORD, &tag, args)).await?;
         let mut parts = Parts::of(answer)?;
-        let (row, all_pending) = match parts.bytes()?.as_slice() {
-            [] => (None, Vec::new()),
-            packed => {
-                let (row, all_pending) = codec::decode_pending(&tag, packed)?;
-                (Some(row), all_pending)
-            }
-        };
-        Ok((row, Offset(parts.number()?), parts.number()?, all_pending))
+        let stored = codec::decode_record(&tag, &parts.bytes()?)?;
+        Ok((stored, Offset(parts.number()?), parts.number()?))
     }
 
     /// Whether each generation is the newest; then the terminal counts as seen, at most once a day.

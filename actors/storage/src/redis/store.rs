@@ -152,6 +152,7 @@ impl Store for RedisStore {
     async fn close(&self) -> StoreResult<()> {
         // What the others would else find one by one, or wait for; nothing is lost without.
         self.count_wide(Vec::new()).await;
+        self.finish_parked().await;
         self.write_notes().await;
         let _ = self.say_gone().await;
         let _ = self.drop_lease().await;

@@ -18,16 +18,20 @@
 //! Found by the next save, by leaving, by a session that opens, and by upkeep.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ::redis::Value;
 use clarion_core::{LogKey, LogKind, Settled};
 use clarion_protocol::{LogName, Offset, ProductId, TerminalId, UserId};
-use tokio::sync::Notify;
+use futures_util::future::join_all;
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 
 use super::breaks::Step;
-use super::cursors::{Once, Passed};
+use super::counting::Once;
+use super::passed::Passed;
 use super::reply::{Args, Parts, number};
 use super::schema::{log_tag, stored_name, tag_of};
 use super::{RedisStore, codec, scripts};
@@ -42,6 +46,10 @@ const TOLD_MAX: usize = 64;
 const GRACE: Duration = Duration::from_millis(100);
 /// Two saves of one cursor at a time: how long the second waits until the first is counted.
 const UNDER_WAY: Duration = Duration::from_millis(500);
+/// What others left is counted for so many terminals at a time.
+const FINDERS: usize = 32;
+/// How long a session that opens waits for what was left to be counted; then others find it.
+const OPENING: Duration = Duration::from_millis(250);
 /// Tellers are numbers of five bytes.
 const TELLERS: u64 = 1 << 40;
 
@@ -129,15 +137,36 @@ struct Counters {
 }
 
 /// The tellers of this process, and what it knows of others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tellers {
     counters: Mutex<Counters>,
     /// A batch ended.
     ended: Notify,
     known: Mutex<HashMap<(Arc<LogKey>, u64), Told>>,
+    finders: Semaphore,
+    /// One at a time asks a log for a teller: its batch is of many terminals.
+    asking: [AsyncMutex<()>; FINDERS],
+}
+
+impl Default for Tellers {
+    fn default() -> Self {
+        Self {
+            counters: Mutex::default(),
+            ended: Notify::new(),
+            known: Mutex::default(),
+            finders: Semaphore::new(FINDERS),
+            asking: Default::default(),
+        }
+    }
 }
 
 impl Tellers {
+    fn asking(&self, log: &LogKey, teller: u64) -> &AsyncMutex<()> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (log, teller).hash(&mut hasher);
+        &self.asking[hasher.finish() as usize % FINDERS]
+    }
+
     /// A batch of a teller that has nothing else under way.
     pub(super) fn batch(self: &Arc<Self>) -> Arc<Batch> {
         let mut counters = lock(&self.counters);
@@ -248,6 +277,15 @@ impl Drop for Batch {
 }
 
 impl RedisStore {
+    /// Waits while a batch of ours is going to count it, for a while.
+    async fn wait_for_own(&self, ticket: Ticket) {
+        if self.tellers.is_under_way(ticket) {
+            // It may be one that waited for Redis to be back.
+            Box::pin(self.count_wide(Vec::new())).await;
+            self.tellers.wait_for(ticket).await;
+        }
+    }
+
     /// Counts what is pending in a terminal's record, unless it was; a ticket of it that is certain
     /// to be counted then. Not `closes`: `None` if somebody may be about to count it.
     pub(super) async fn settle_pending(
@@ -258,35 +296,57 @@ impl RedisStore {
         closes: bool,
     ) -> StoreResult<Option<Ticket>> {
         let ticket = pending.ticket;
-        let known = self.tellers.known(log, ticket);
-        if log.kind == LogKind::User {
-            if known == Some(Fate::Counted) {
-                return Ok(Some(ticket));
+        if closes {
+            self.wait_for_own(ticket).await;
+        }
+        let _finds = self.tellers.finders.acquire().await;
+        let fate = match self.tellers.known(log, ticket) {
+            Some(Fate::Counted) => Fate::Counted,
+            _ if log.kind == LogKind::User => {
+                self.count_reader(log, terminal, pending).await?;
+                Fate::Counted
             }
-            self.count_reader(log, terminal, pending).await?;
-            return Ok(Some(ticket));
-        }
-        let mut fate = match known {
             Some(fate) => fate,
-            None => self.fate_of(log, ticket, false).await?,
+            None => self.ask_for_fate(log, pending, closes).await?,
         };
-        if fate == Fate::Open && closes {
-            // Mostly of a process that lives and is at it: closing would leave all of that batch to be
-            // counted one by one.
-            tokio::time::sleep(GRACE).await;
-            fate = self.fate_of(log, ticket, true).await?;
+        match fate {
+            Fate::Counted => Ok(Some(ticket)),
+            Fate::Open => Ok(None),
+            Fate::UpTo(up_to) => self.count_rest(log, terminal, pending, up_to).await.map(Some),
         }
-        let up_to = match fate {
-            Fate::Counted => return Ok(Some(ticket)),
-            Fate::Open => return Ok(None),
-            Fate::UpTo(up_to) => up_to,
-        };
-        if !closes {
-            return Ok(None);
+    }
+
+    async fn ask_for_fate(
+        &self,
+        log: &Arc<LogKey>,
+        pending: &Pending,
+        closes: bool,
+    ) -> StoreResult<Fate> {
+        let _asks = self.tellers.asking(log, pending.ticket.teller).lock().await;
+        if let Some(fate) = self.tellers.known(log, pending.ticket) {
+            return Ok(fate);
         }
+        let fate = self.fate_of(log, pending, false).await?;
+        if fate != Fate::Open || !closes {
+            return Ok(fate);
+        }
+        // Mostly of a process that lives and is at it: closing would leave all of that batch to be
+        // counted one by one.
+        tokio::time::sleep(GRACE).await;
+        self.fate_of(log, pending, true).await
+    }
+
+    /// Counts, under a ticket of our own, what its teller never will.
+    async fn count_rest(
+        &self,
+        log: &Arc<LogKey>,
+        terminal: &TerminalId,
+        pending: &Pending,
+        up_to: Offset,
+    ) -> StoreResult<Ticket> {
         let batch = self.tellers.batch();
         let (mine, from) = (batch.ticket(0), pending.rest(up_to));
-        if !self.reticket(log, terminal, ticket, Some((mine, from))).await? {
+        if !self.reticket(log, terminal, pending.ticket, Some((mine, from))).await? {
             batch.of_logs(0);
             return Err(StoreError::Unavailable("somebody else counts the same".into()));
         }
@@ -299,18 +359,29 @@ impl RedisStore {
             return Err(StoreError::Unavailable("somebody else counts the same".into()));
         }
         batch.counted();
-        Ok(Some(mine))
+        Ok(mine)
     }
 
-    async fn fate_of(&self, log: &Arc<LogKey>, ticket: Ticket, closes: bool) -> StoreResult<Fate> {
-        let tag = log_tag(log);
+    async fn fate_of(
+        &self,
+        log: &Arc<LogKey>,
+        pending: &Pending,
+        closes: bool,
+    ) -> StoreResult<Fate> {
+        let (tag, ticket) = (log_tag(log), pending.ticket);
         let args = self
             .timed(log.kind)
             .bytes(&ticket.teller.to_le_bytes()[..5])
             .number(ticket.batch)
-            .flag(closes);
+            .flag(closes)
+            .number(pending.from.0)
+            .number(pending.to.0);
         // Confirmed by replicas, also what was counted before by somebody who did not wait for it.
         let answer = self.broken(Step::Close, &tag, self.call(&scripts::CLOSE, &tag, args)).await?;
+        if let Value::BulkString(_) = answer {
+            // Nothing is there any more that it speaks of.
+            return Ok(Fate::Counted);
+        }
         let mut parts = Parts::of(answer)?;
         let batch = u32::try_from(parts.number()?).unwrap_or(u32::MAX);
         let part = match parts.number()? {
@@ -350,7 +421,8 @@ impl RedisStore {
         Ok(number(answer)? == 1)
     }
 
-    /// Counts what others left pending in a terminal's record. A session opens: at once.
+    /// Counts what others left pending in a terminal's record. A session opens: at once, but it does
+    /// not wait long.
     pub(super) async fn settle_opened(
         &self,
         product: &ProductId,
@@ -358,15 +430,15 @@ impl RedisStore {
         user: Option<&UserId>,
         all_pending: &[(LogName, Pending)],
     ) {
-        for (name, pending) in all_pending {
-            if self.tellers.is_under_way(pending.ticket) {
-                continue;
-            }
-            let Some(log) = shared_key(product, terminal, user, name) else { continue };
+        let others =
+            all_pending.iter().filter(|(_, pending)| !self.tellers.is_under_way(pending.ticket));
+        let settled = others.map(|(name, pending)| async move {
+            let Some(log) = shared_key(product, terminal, user, name) else { return };
             if let Err(error) = self.settle_pending(&log, terminal, pending, true).await {
                 super::index_failed(&error);
             }
-        }
+        });
+        let _ = tokio::time::timeout(OPENING, join_all(settled)).await;
     }
 
     /// Takes out of a record what is pending there and was counted.

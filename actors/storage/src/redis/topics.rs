@@ -4,6 +4,8 @@ use clarion_core::{LogKey, LogKind};
 use clarion_protocol::{LogName, Offset};
 use futures_util::future::join_all;
 
+use super::breaks::Step;
+use super::leaving::half_done;
 use super::reply::{Args, Parts};
 use super::schema::tag_of;
 use super::sessions::{Attach, ROUNDS_MAX};
@@ -12,6 +14,11 @@ use crate::{
     StoreError, StoreResult, Subscribe, SubscribeBy, SubscribeOutcome, Unsubscribe,
     UnsubscribeOutcome,
 };
+
+/// What DETACH answers while something else comes first.
+const NEEDS_HEAD: u64 = 0;
+const NEEDS_COUNT: u64 = 2;
+const LEFT_BEFORE: u64 = 3;
 
 /// Bans a terminal's record holds; the oldest goes when there is one more.
 const BANS_MAX: u32 = 1024;
@@ -98,11 +105,13 @@ impl RedisStore {
         outcomes.await.into_iter().flatten().collect()
     }
 
-    /// The terminal's record first; then the topic's members and counts follow it.
+    /// The terminal's record first, then the topic's members and counts. Asked again after an answer
+    /// was lost it does what was left undone.
     async fn unsubscribe_one(&self, request: &Unsubscribe) -> StoreResult<UnsubscribeOutcome> {
         let Unsubscribe { product, terminal, topic, by } = request;
         let tag = tag_of(product, LogKind::Terminal, terminal.as_str());
-        let (mut broadcast, mut known) = (None, Vec::new());
+        let (mut broadcast, mut known, batch) = (None, Vec::new(), self.tellers.batch());
+        let mut left = UnsubscribeOutcome::NotIn;
         for _ in 0..ROUNDS_MAX {
             let args = Args::new()
                 .number(self.shift_ms())
@@ -113,44 +122,49 @@ impl RedisStore {
                 .number(BANS_MAX)
                 .maybe(broadcast)
                 .bytes(self.tellers.told())
-                .bytes(known.clone());
-            let answer = self.shards.write(&tag, self.call(&scripts::DETACH, &tag, args)).await?;
-            let mut parts = Parts::of(answer)?;
-            let status = parts.number()?;
-            if status == 2 {
-                // Its cursor goes with the membership: what that passed is counted before.
-                let (packed, to) = (parts.bytes()?, Offset(parts.number()?));
-                let pending = codec::parse_pending(&tag, &packed, to)?;
-                self.tellers.wait_for(pending.ticket).await;
-                let log = LogKey::topic(product, topic);
-                let counted = self.settle_pending(&log, terminal, &pending, true).await;
-                let counted = counted.map_err(|error| {
-                    StoreError::Unavailable(format!("what it passed is not counted: {error}"))
-                })?;
-                known = counted.map(codec::encode_ticket).unwrap_or_default();
-                continue;
-            }
-            if status == 0 {
-                if broadcast.is_some() {
+                .bytes(known.clone())
+                .bytes(codec::encode_ticket(batch.ticket(0)));
+            let call = self.call(&scripts::DETACH, &tag, args);
+            let mut parts = Parts::of(self.broken(Step::Detach, &tag, call).await?)?;
+            match parts.number()? {
+                NEEDS_HEAD if broadcast.is_some() => {
                     return Err(StoreError::Fatal("a script asks for what it was given".into()));
                 }
-                broadcast = Some(self.register(product, terminal).await?);
-                continue;
+                NEEDS_HEAD => broadcast = Some(self.register(product, terminal).await?),
+                NEEDS_COUNT => {
+                    // Its cursor goes with the membership: what that passed is counted before.
+                    let (packed, to) = (parts.bytes()?, Offset(parts.number()?));
+                    let pending = codec::parse_pending(&tag, &packed, to)?;
+                    let log = LogKey::topic(product, topic);
+                    let counted = self.settle_pending(&log, terminal, &pending, true).await;
+                    let counted = counted.map_err(|error| {
+                        StoreError::Unavailable(format!("what it passed is not counted: {error}"))
+                    })?;
+                    known = counted.map(codec::encode_ticket).unwrap_or_default();
+                }
+                LEFT_BEFORE => {
+                    let leaving = codec::parse_leaving(&tag, &parts.bytes()?)?;
+                    let finished = self.finish_leaving(product, terminal, &leaving).await;
+                    finished.map_err(|error| half_done(&error))?;
+                    if leaving.name == topic.as_str() {
+                        left = UnsubscribeOutcome::Left;
+                    }
+                }
+                _ => {
+                    let packed = parts.bytes()?;
+                    if parts.number()? == 1 {
+                        tracing::warn!(%product, %terminal, "too many bans, the oldest was dropped");
+                    }
+                    let leaving = match packed.is_empty() {
+                        true => Vec::new(),
+                        false => vec![codec::parse_leaving(&tag, &packed)?],
+                    };
+                    self.finish_all_leaving(product, terminal, &leaving, &batch).await?;
+                    return Ok(if leaving.is_empty() { left } else { UnsubscribeOutcome::Left });
+                }
             }
-            let reading = parts.number()? == 1;
-            let settled = Offset(parts.number()?);
-            if parts.number()? == 1 {
-                tracing::warn!(%product, %terminal, "too many bans, the oldest was dropped");
-            }
-            if !reading {
-                return Ok(UnsubscribeOutcome::NotIn);
-            }
-            let left = self.leave(product, LogKind::Topic, topic.as_str(), terminal, settled).await;
-            if let Err(error) = left {
-                super::index_failed(&error);
-            }
-            return Ok(UnsubscribeOutcome::Left);
         }
+        batch.of_logs(0);
         Err(StoreError::Unavailable("the terminal's record changes all the time".into()))
     }
 }

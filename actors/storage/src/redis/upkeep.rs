@@ -7,10 +7,10 @@ use std::collections::HashSet;
 
 use ::redis::Value;
 use clarion_core::LogKind;
-use clarion_protocol::{LogName, Offset, ProductId, TerminalId, TopicName, UserId};
+use clarion_protocol::{LogName, ProductId, TerminalId, TopicName, UserId};
 use futures_util::future::join_all;
 
-use super::codec::AllPending;
+use super::codec::Stored;
 use super::link::Request;
 use super::registry::terminal_id;
 use super::reply::{Args, Parts};
@@ -56,9 +56,8 @@ const STEPS: usize = 1 + Index::ALL.len() * BUCKETS as usize;
 struct Swept {
     seen_ms: u64,
     exists: bool,
-    /// A terminal: what its cursors passed and is not known to be counted.
-    all_pending: AllPending,
-    user: Option<UserId>,
+    /// A terminal with something that is not done yet.
+    stored: Stored,
 }
 
 impl Sweep {
@@ -94,6 +93,7 @@ impl RedisStore {
     pub(super) async fn upkeep_round(&self, budget: usize) -> StoreResult<Upkeep> {
         let mut done = Upkeep::default();
         self.count_wide(Vec::new()).await;
+        self.finish_parked().await;
         self.write_notes().await;
         if !self.hold_lease().await? {
             done.complete = true;
@@ -202,14 +202,8 @@ impl RedisStore {
             let (seen_ms, exists) = (parts.number()?, parts.number()? == 1);
             let record = parts.bytes()?;
             if from == 0 {
-                let (user, all_pending) = match record.is_empty() {
-                    true => (None, Vec::new()),
-                    false => {
-                        let (row, all_pending) = codec::decode_pending(&tag, &record)?;
-                        (row.user, all_pending)
-                    }
-                };
-                return Ok(Swept { seen_ms, exists, all_pending, user });
+                let stored = codec::decode_record(&tag, &record)?;
+                return Ok(Swept { seen_ms, exists, stored });
             }
         }
     }
@@ -227,13 +221,15 @@ impl RedisStore {
         match index {
             Index::Terminals => {
                 let terminal = terminal_id(name)?;
+                self.finish_found(product, &terminal, &swept.stored.leaving).await;
                 let counted = self.sweep_all_pending(sweep, product, &terminal, swept).await;
                 let over_ms = swept.seen_ms.saturating_add(self.terminal_retention_ms);
-                if swept.seen_ms == 0 {
+                if swept.seen_ms == 0 && swept.stored.leaving.is_empty() {
                     if sweep.doubt(format!("{product}/T/{name}")) {
-                        self.strike_terminal(product, &terminal, Offset(u64::MAX >> 11)).await?;
+                        self.depart(product, LogKind::Broadcast, "", &terminal).await?;
                     }
-                } else if over_ms <= self.now_ms()
+                } else if swept.seen_ms > 0
+                    && over_ms <= self.now_ms()
                     && self.erase(product, &terminal, counted?).await?
                 {
                     done.expired_records += 1;
@@ -270,10 +266,9 @@ impl RedisStore {
         swept: &Swept,
     ) -> StoreResult<Vec<u8>> {
         let mut counted = Vec::new();
-        for (name, pending) in &swept.all_pending {
-            let Some(log) = shared_key(product, terminal, swept.user.as_ref(), name) else {
-                continue;
-            };
+        let user = swept.stored.row.as_ref().and_then(|row| row.user.as_ref());
+        for (name, pending) in &swept.stored.all_pending {
+            let Some(log) = shared_key(product, terminal, user, name) else { continue };
             if self.tellers.is_under_way(pending.ticket) {
                 continue;
             }
@@ -294,19 +289,7 @@ impl RedisStore {
         Ok(counted)
     }
 
-    async fn strike_terminal(
-        &self,
-        product: &ProductId,
-        terminal: &TerminalId,
-        settled: Offset,
-    ) -> StoreResult<()> {
-        if self.strike(product, Index::Terminals, terminal.as_str()).await? {
-            self.leave(product, LogKind::Broadcast, "", terminal, settled).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes a terminal at the end of its retention: its record first, then what it was in.
+    /// Removes a terminal at the end of its retention: it leaves everything it reads.
     async fn erase(
         &self,
         product: &ProductId,
@@ -314,27 +297,20 @@ impl RedisStore {
         counted: Vec<u8>,
     ) -> StoreResult<bool> {
         let tag = tag_of(product, LogKind::Terminal, terminal.as_str());
-        let args =
-            Args::new().number(self.shift_ms()).number(self.terminal_retention_ms).bytes(counted);
+        let batch = self.tellers.batch();
+        let args = Args::new()
+            .number(self.shift_ms())
+            .number(self.terminal_retention_ms)
+            .bytes(codec::encode_ticket(batch.ticket(0)))
+            .bytes(counted);
         let answer = self.shards.write(&tag, self.call(&scripts::ERASE, &tag, args)).await?;
-        let Value::BulkString(packed) = answer else { return Ok(false) };
-        let row = codec::decode_record(&tag, &packed)?;
-        for sub in row.subs.iter().filter(|sub| !sub.banned) {
-            let settled = sub.settled();
-            match &sub.log {
-                LogName::Terminal => {}
-                LogName::User => {
-                    let user = row.user.as_ref().map_or("", |user| user.as_str());
-                    self.leave(product, LogKind::User, user, terminal, settled).await?;
-                }
-                LogName::Topic(topic) => {
-                    let topic = topic.as_str();
-                    self.leave(product, LogKind::Topic, topic, terminal, settled).await?;
-                }
-                LogName::Broadcast => self.strike_terminal(product, terminal, settled).await?,
-            }
-        }
-        Ok(true)
+        let Value::BulkString(packed) = answer else {
+            batch.of_logs(0);
+            return Ok(false);
+        };
+        let stored = codec::decode_record(&tag, &packed)?;
+        // What cannot be told now is found: its record stays until then.
+        self.finish_all_leaving(product, terminal, &stored.leaving, &batch).await.map(|()| true)
     }
 
     /// Removes members whose record does not say that they are in the topic.
@@ -355,8 +331,7 @@ impl RedisStore {
                 let (row, _, _) = record?;
                 let is_in = row.as_ref().and_then(|row| row.sub(&name)).is_some_and(|s| !s.banned);
                 if !is_in && sweep.doubt(format!("{product}/{topic}/{terminal}")) {
-                    let nothing = Offset(u64::MAX >> 11);
-                    self.leave(product, LogKind::Topic, topic.as_str(), terminal, nothing).await?;
+                    self.depart(product, LogKind::Topic, topic.as_str(), terminal).await?;
                 }
             }
             match members.last() {
@@ -384,7 +359,7 @@ impl RedisStore {
             let (row, _, _) = record?;
             let is_reader = row.is_some_and(|row| row.user.as_ref() == Some(user));
             if !is_reader && sweep.doubt(format!("{product}/U/{user}/{terminal}")) {
-                self.leave(product, LogKind::User, user.as_str(), terminal, Offset::ZERO).await?;
+                self.depart(product, LogKind::User, user.as_str(), terminal).await?;
             }
         }
         Ok(())

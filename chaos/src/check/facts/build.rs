@@ -65,7 +65,8 @@ impl<'a> Builder<'a> {
     fn learn(&mut self, index: u32, record: &'a Record) {
         match &record.event {
             Event::Run(about) => {
-                self.run = Run { window: u64::from(about.window) };
+                let window = u64::from(about.window);
+                self.run = Run { window, heartbeat_ms: about.heartbeat_ms };
             }
             Event::Terminal { who, product, user, client, .. } => {
                 let number = self.terminals.len() as u32;
@@ -151,6 +152,8 @@ impl<'a> Builder<'a> {
             | Event::Invoke { .. }
             | Event::Skipped { .. }
             | Event::Baseline
+            | Event::Stalled { .. }
+            | Event::Machine { .. }
             | Event::Phase { .. } => {}
         }
     }

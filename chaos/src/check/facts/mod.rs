@@ -64,6 +64,8 @@ pub struct Facts<'a> {
 pub struct Run {
     /// The most unacknowledged messages of a log and session.
     pub window: u64,
+    /// The longest heartbeat that terminals are told.
+    pub heartbeat_ms: u64,
 }
 
 pub struct Terminal<'a> {

@@ -22,6 +22,7 @@ impl Told {
                 client: Client::Sdk,
                 topics: Vec::new(),
                 keeps_cursors: true,
+                slow: false,
             });
             for log in ["user", "broadcast", "topic:news"] {
                 told.add(Event::Joined { who: who(terminal), log: log.parse().unwrap() });
@@ -201,13 +202,17 @@ fn counts_are_asked_of_what_was_stored_and_drawn_evenly_of_many() {
     assert_eq!((some.len(), of), (17, 50));
     assert_eq!(told.ledger.countable(&["sho"], 20), (Vec::new(), 0));
     assert!(!some[0].near_fault);
-    told.add(Event::Fault {
-        n: 1,
+    let fault = |n, outside_model| Event::Fault {
+        n,
         component: "node:node-1".into(),
         kind: "killed".into(),
         what: String::new(),
         expects: String::new(),
-        outside_model: false,
-    });
-    assert!(told.ledger.countable(&["shop"], 1).0[0].near_fault);
+        outside_model,
+    };
+    told.add(fault(1, false));
+    let first = &told.ledger.countable(&["shop"], 1).0[0];
+    assert!(first.near_fault && !first.may_be_gone);
+    told.add(fault(2, true));
+    assert!(told.ledger.countable(&["shop"], 1).0[0].may_be_gone);
 }

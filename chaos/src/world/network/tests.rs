@@ -270,7 +270,9 @@ fn what_a_killed_run_left_is_swept_away_with_its_processes() {
     if std::env::var_os(MAKE).is_some() {
         let network = Network::create(&[Component::Client]).unwrap();
         let place = network.place(&Component::Client).unwrap();
-        let child = Program::at(&place, SERVER, &[&place.ip.to_string(), "S"]);
+        let mut child = Program::at(&place, SERVER, &[&place.ip.to_string(), "S"]);
+        // It is inside when it listens; until then it is a shell on its way there.
+        child.line();
         println!("made {} {}", network.lease().name(), child.child.id());
         loop {
             std::thread::park();

@@ -144,7 +144,12 @@ impl Attempt {
         // does not empty while we wait: that is for the application to know.
         let repeat = (problem.retryable && code != Some(Code::InboxFull))
             || code == Some(Code::NonceReplayed);
-        let named = retry_after_s.or(problem.retry_after_s.map(u64::from)).unwrap_or(0);
+        // The other attempt with this key is one of ours, at a node that is gone or slow. It is over in
+        // less than a second, which is the least that the node can name.
+        let named = match code {
+            Some(Code::IdempotencyInProgress) => 0,
+            _ => retry_after_s.or(problem.retry_after_s.map(u64::from)).unwrap_or(0),
+        };
         let detail = problem.detail.as_deref().unwrap_or(&problem.title);
         Self {
             what: format!("{}: {detail}", problem.code),

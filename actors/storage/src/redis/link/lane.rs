@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::redis::Value;
+use clarion_core::fault::{Mutant, mutated};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -265,7 +266,8 @@ impl Worker {
         for call in &calls {
             connection.push_request(&call.request, call.wish == Wish::Read);
         }
-        let fence = calls.iter().any(|call| call.wish == Wish::Durable);
+        let fence =
+            calls.iter().any(|call| call.wish == Wish::Durable) && !mutated(Mutant::SkipWait);
         if fence {
             self.shard.push_fence(connection);
         }

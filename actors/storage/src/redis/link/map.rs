@@ -53,8 +53,8 @@ impl Drop for Entry {
 pub(super) struct Map {
     pub(super) shards: Vec<Arc<Entry>>,
     by_slot: Vec<u16>,
-    /// Rises with every change of which shard serves what.
-    pub(super) version: u64,
+    /// Of each shard, how often what it serves has changed.
+    versions: Vec<u64>,
     /// In a cluster: id of the master and slots of each shard, in the order of `shards`.
     serves: Vec<(Arc<str>, Vec<Range>)>,
 }
@@ -78,7 +78,7 @@ impl Maker {
             Entry::start(shard)
         };
         let shards = names.iter().enumerate().map(shard).collect();
-        Map { shards, by_slot, version: 0, serves: Vec::new() }
+        Map { shards, by_slot, versions: Vec::new(), serves: Vec::new() }
     }
 
     fn master(&self, address: Option<Arc<str>>, owns: impl Fn(u16) -> bool) -> Master {
@@ -100,7 +100,7 @@ impl Maker {
         let mut next = Map {
             shards: map.shards.clone(),
             by_slot: vec![NOBODY; usize::from(SLOTS)],
-            version: map.version + 1,
+            versions: map.versions.clone(),
             serves: map.serves.clone(),
         };
         next.serves.iter_mut().for_each(|(_, slots)| slots.clear());
@@ -127,7 +127,7 @@ impl Maker {
                 continue;
             };
             let slots = &master.slots;
-            if map.serves.get(index).is_some_and(|(_, before)| before == slots) {
+            if map.serves(index) == Some(slots) {
                 entry.shard.readdress(&master.address);
             } else {
                 let owns =
@@ -137,12 +137,26 @@ impl Maker {
             let vouched = until.map(|until| (Arc::clone(&master.address), until));
             entry.shard.vouched(vouched);
         }
+        next.versions.resize(next.serves.len(), 0);
+        for (index, version) in next.versions.iter_mut().enumerate() {
+            *version += u64::from(map.serves(index) != next.serves.get(index).map(|(_, now)| now));
+        }
         let changed = next.serves != map.serves;
         changed.then_some(next)
     }
 }
 
 impl Map {
+    /// Slots of a shard.
+    fn serves(&self, index: usize) -> Option<&Vec<Range>> {
+        self.serves.get(index).map(|(_, slots)| slots)
+    }
+
+    /// Another one when a shard serves something else; in a cluster only.
+    pub(super) fn version(&self, shard: u16) -> u64 {
+        self.versions.get(usize::from(shard)).copied().unwrap_or_default()
+    }
+
     /// The shard of a slot.
     pub(super) fn at(&self, slot: u16) -> Option<(u16, &Arc<Entry>)> {
         let index = *self.by_slot.get(usize::from(slot))?;

@@ -56,8 +56,8 @@ pub(crate) struct ShardId(pub(crate) u16);
 pub(crate) struct Term {
     shard: ShardId,
     term: u64,
-    /// What was read in it was read from this shard, unless the map has changed since.
-    map: u64,
+    /// What was read in it was read from this shard, unless it serves something else since.
+    serves: u64,
 }
 
 /// How the link is.
@@ -276,7 +276,7 @@ impl Shards {
             Some((shard, entry)) => (shard, entry.shard.term()),
             None => (u16::MAX, 0),
         };
-        Term { shard: ShardId(shard), term, map: map.version }
+        Term { shard: ShardId(shard), term, serves: map.version(shard) }
     }
 
     /// Returns when everything that was read from a shard since `term` was taken is on `replicas_min`
@@ -289,7 +289,8 @@ impl Shards {
         let entry = entry.ok_or_else(changed)?;
         let deadline = Instant::now() + self.settings.timeout;
         entry.confirms.call(Request::Nothing, Wish::Durable, 0, deadline).await?;
-        let same = entry.shard.term() == term.term && self.map().version == term.map;
+        let same =
+            entry.shard.term() == term.term && self.map().version(term.shard.0) == term.serves;
         if same { Ok(()) } else { Err(changed()) }
     }
 

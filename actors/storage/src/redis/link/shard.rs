@@ -278,6 +278,9 @@ impl Shard {
         if state.problem != problem {
             match &problem {
                 None => tracing::info!(shard = self.name, "Redis can be written to"),
+                Some(why) if !state.looked_at => {
+                    tracing::info!(shard = self.name, %why, "Redis cannot be written to yet");
+                }
                 Some(why) => tracing::warn!(shard = self.name, %why, "Redis cannot be written to"),
             }
             state.problem = problem;

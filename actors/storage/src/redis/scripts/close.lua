@@ -1,12 +1,11 @@
 -- What a teller has counted in a topic or broadcast (I13), and, if a batch is not among it and it is to
 -- be so, that nothing more is taken from it: what it did not count it never will.
--- ARGV: kind, time shift, teller, batch, whether to close.
+-- ARGV: kind, time shift, teller, batch, whether to close, behind which offset its part is, up to which.
 -- Answers its newest batch, up to where it is counted if that is a part, else 0, whether it is closed,
--- whose part of the newest batch was left out.
+-- whose part of the newest batch was left out; or '' if no message is left that could be counted.
 local key, kind, teller, batch = KEYS[1], ARGV[1], ARGV[3], tonumber(ARGV[4])
 local m, fresh = meta_load(key, kind)
--- Nothing is there that could be counted.
-if fresh then return { 0, 0, 1, '' } end
+if fresh or redis.call('ZCOUNT', key .. ':o', '(' .. ARGV[6], ARGV[7]) == 0 then return '' end
 local told = told_load(key, teller)
 local counted = batch < told.batch or (batch == told.batch and told.part == WHOLE)
 if ARGV[5] == '1' and not counted and told.closed == 0 then

@@ -1,9 +1,10 @@
 -- Counts what cursors passed in a log with many readers (I13): how many readers came past each
 -- entry, given where their ranges begin and end, and entries that ended otherwise.
 -- ARGV: kind, time shift, three that make it happen once: in a user's inbox the terminal, its settled
--- position before and now; else the teller or '', its batch, whose part is left out of it; behind which offset to begin, up to which, most entries at once, whether they left, when, how many edges,
--- then for each offset, change by acknowledgement (or leaving), by gap; then for each exception offset, acknowledgements to take
--- back, gaps to take back, expired, undeliverable, suppressed.
+-- position before and now; else the teller, its batch, whose part is left out of it; behind which offset
+-- to begin, up to which, most entries at once, when, how many edges, then for each offset, change by
+-- acknowledgement, by gap; then for each exception offset, acknowledgements to take back, gaps to take
+-- back, expired, undeliverable, suppressed.
 -- Answers the offset it came to; 0 when it is done, or was before; 1 if nothing is taken from the
 -- teller any more.
 local key, kind, terminal = KEYS[1], ARGV[1], ARGV[3]
@@ -15,12 +16,12 @@ if kind == 'u' then
   -- No reader any more, or counted before (exactly once).
   if not position or position >= tonumber(ARGV[5]) then return 0 end
   -- A count that never came: acknowledged.
-  rows_passed(key, position, tonumber(ARGV[4]), BY_ACK, now, now)
+  rows_passed(key, position, tonumber(ARGV[4]), BY_ACK, now)
   limit = -1
 end
 
-local teller, told = kind ~= 'u' and ARGV[3] or '', nil
-if teller ~= '' then
+local teller, told = ARGV[3], nil
+if kind ~= 'u' then
   if redis.call('HEXISTS', key, '0') == 0 then return 0 end
   told = told_load(key, teller)
   local batch = tonumber(ARGV[4])
@@ -33,10 +34,9 @@ if teller ~= '' then
   end
 end
 
-local how = ARGV[9] == '1' and BY_LEAVING or BY_ACK
-local passed_ms = tonumber(ARGV[10])
-local at = 12
-local edges_end = at + 3 * tonumber(ARGV[11])
+local passed_ms = tonumber(ARGV[9])
+local at = 11
+local edges_end = at + 3 * tonumber(ARGV[10])
 local exceptions = {}
 for i = edges_end, #ARGV, 6 do
   exceptions[tonumber(ARGV[i])] = i
@@ -62,8 +62,8 @@ for i = 1, #rows, 2 do
         row.undeliverable = row.undeliverable + tonumber(ARGV[exception + 4])
         row.suppressed = row.suppressed + tonumber(ARGV[exception + 5])
       end
-      if here_acks > 0 then row_count(row, how, here_acks, now, passed_ms) end
-      if here_gaps > 0 then row_count(row, BY_GAP, here_gaps, now, passed_ms) end
+      if here_acks > 0 then row_count(row, BY_ACK, here_acks, passed_ms) end
+      if here_gaps > 0 then row_count(row, BY_GAP, here_gaps, passed_ms) end
       redis.call('HSET', key .. ':c', rows[i], counts_pack(row))
     end
   end

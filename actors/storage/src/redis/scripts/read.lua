@@ -37,7 +37,7 @@ if m.count > 0 and after < m.last then
     if m.count <= 1024 then
       local all, last, sorted = redis.call('HGETALL', key), 0, true
       for i = 1, #all, 2 do
-        local offset = tonumber(all[i])
+        local offset = tonumber(all[i]) or 0
         if offset > after then
           offsets[#offsets + 1], values[offset] = offset, all[i + 1]
           sorted, last = sorted and offset > last, offset

@@ -6,7 +6,8 @@
 -- attempts, heartbeat (0 as it was), head of the log ('' for its own), ticket ('' for its own), a ticket
 -- that is known to be counted or '', how many exceptions, then offset and outcome of each.
 -- Answers for each: 0 saved, settled before, settled now; 1 stale; 2 no reader; 3 above the head;
--- 4 something pending is not known to be counted: that, up to where it goes; nothing is saved.
+-- 4 something pending is not known to be counted: that, up to where it goes; nothing is saved. Then what
+-- it left and is not known to be out of.
 local key = KEYS[1]
 local now = now_ms(ARGV[1])
 local told, asked_ms = ARGV[3], tonumber(ARGV[4])
@@ -37,7 +38,7 @@ local function exceptions(at, count)
 end
 
 local function save(log, generation, epoch, cursor, attempts, heartbeat, head, ticket, known, at, count)
-  if not r then return { 2 } end
+  if not record_lives(r) then return { 2 } end
   if generation < r.generation then return { 1 } end
   local name = log
   if string.sub(log, 1, 1) == 'u' then
@@ -84,4 +85,5 @@ if dirty then
   m.record = record_pack(r)
 end
 if meta_pack(m) ~= before then meta_save(key, m) end
+for _, left in ipairs(r and r.left or {}) do out[#out + 1] = left_pack(left) end
 return out

@@ -3,7 +3,7 @@
 -- (0: at its beginning), soonest expiry seen so far, head at the beginning, most entries at once.
 -- Answers entries and records removed, where to go on (0: through), soonest expiry, head at the
 -- beginning, when the terminal was last seen (0: not known), whether there is such a log, the
--- terminal's record if something in it is pending.
+-- terminal's record if something in it is pending or left.
 local key, kind, shift = KEYS[1], ARGV[1], ARGV[2]
 local now, grace = now_ms(shift), tonumber(ARGV[3])
 local from, soonest, head, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -37,7 +37,8 @@ if not fresh then
   if after ~= before then redis.call('HSET', key, '0', after) end
   if kind == 't' then
     local r = record_load(m)
-    seen = r and r.seen or 0
+    seen = record_lives(r) and r.seen or 0
+    if r and #r.left > 0 then record = m.record end
     for _, sub in ipairs(r and r.subs or {}) do
       if sub.pending ~= '' then record = m.record end
     end
@@ -45,7 +46,7 @@ if not fresh then
     redis.call('PEXPIRE', key, ARGV[4])
     redis.call('PEXPIRE', key .. ':m', ARGV[4])
   end
-  if tonumber(ARGV[5]) == 0 and (kind == 's' or kind == 'b') then told_prune(key, now) end
+  if tonumber(ARGV[5]) == 0 and kind ~= 't' then told_prune(key, now) end
 end
 local rows = key .. ':c'
 local length = redis.call('HLEN', rows)

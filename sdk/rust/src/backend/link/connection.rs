@@ -82,11 +82,10 @@ impl<'a> Connection<'a> {
         self.leave_at.map_or(silent, |at| at.min(silent))
     }
 
-    /// What an earlier connection left unconfirmed goes first, in its order, without those whose
-    /// senders gave up.
+    /// What an earlier connection left unconfirmed goes first, in its order.
     fn send_again(&mut self) {
         let jobs = std::mem::take(&mut self.driver.unconfirmed);
-        for job in jobs.into_iter().flatten().filter(|job| !job.reply.is_closed()) {
+        for job in jobs.into_iter().flatten() {
             self.send(job);
         }
     }
@@ -97,7 +96,11 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Sends it, unless its sender gave up meanwhile: that may push it elsewhere by now.
     fn send(&mut self, job: Job) {
+        if job.reply.is_closed() {
+            return;
+        }
         let id = self.next;
         // What `BackendFrame::Push` writes, around a body that was written once.
         let body = String::from_utf8_lossy(&job.body);

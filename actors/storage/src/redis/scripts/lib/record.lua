@@ -1,17 +1,35 @@
 -- A terminal's record, behind its inbox's state: generation; seconds since 2025 of when it was last
 -- seen and registered; heartbeat in ms (0 none); kind (15 none) and whether there is a user; epoch;
--- user; then its logs, each with flags that say what it is and what follows.
+-- user; then its logs, each with flags that say what it is and what follows; then what it left and is
+-- not known to be out of yet. With that alone it is no terminal any more.
 local RECORD, RECORD_BYTES = '<I6I4I4I3BI7', 25
 local HAS_USER = 16
 local TYPES, TYPE_OF = { [0] = 't', [1] = 'u', [2] = 'b', [3] = 's' }, { t = 0, u = 1, b = 2, s = 3 }
 local F_BANNED, F_EPOCH, F_COUNTED, F_ATTEMPTS, F_CURSOR, F_PENDING = 4, 8, 16, 32, 64, 128
--- What its last saved cursor passed, but for its own inbox, until it is known to be counted there (I13): a ticket (teller, batch, index in it), from where, when (ms since 2025), and what was not acknowledged: offsets
--- and outcomes.
+-- What its last saved cursor passed, but for its own inbox, until it is known to be counted there
+-- (I13): a ticket (teller, batch, index in it), from where, when (ms since 2025), and what was not
+-- acknowledged: offsets and outcomes.
 local TICKET_BYTES, PENDING, PENDING_BYTES = 11, '<I5I4I2I7I5B', 24
+-- A log it left: its letter and name, a ticket, up to where it had settled it, when (ms since 2025). The
+-- own inbox, banned, is what no log is.
+local LEFT, LEFT_REST = 4, '<I7I5'
+local NOTHING = OFFSET_END - 1 -- settled up to there: what nothing is to be counted of
+local function left_pack(left)
+  return struct.pack('<BBc0', LEFT, #left.log, left.log) .. left.ticket
+    .. struct.pack(LEFT_REST, left.settled, math.max(left.at - ORIGIN_MS, 0))
+end
+local function left_load(packed, at)
+  local left = {}
+  left.log, at = struct.unpack('<Bc0', packed, at)
+  left.ticket, at = string.sub(packed, at, at + TICKET_BYTES - 1), at + TICKET_BYTES
+  left.settled, left.at, at = struct.unpack(LEFT_REST, packed, at)
+  left.at = ORIGIN_MS + left.at
+  return left, at
+end
 local function record_load(m)
   local packed = m.record
   if packed == '' then return nil end
-  local r, flags = { user = '', subs = {} }, nil
+  local r, flags = { user = '', subs = {}, left = {} }, nil
   local seen, registered, kind
   r.generation, seen, registered, r.heartbeat, kind, r.epoch = struct.unpack(RECORD, packed)
   r.seen, r.registered = ORIGIN_MS + seen * 1000, ORIGIN_MS + registered * 1000
@@ -22,6 +40,7 @@ local function record_load(m)
   while at <= length do
     local sub = { epoch = r.epoch, counted = 0, attempts = 0, cursor = 0, pending = '' }
     flags, at = string.byte(packed, at), at + 1
+    if flags == LEFT then break end
     sub.log = TYPES[flags % 4]
     if sub.log == 's' then
       local topic
@@ -39,8 +58,14 @@ local function record_load(m)
     end
     r.subs[#r.subs + 1] = sub
   end
+  while flags == LEFT do
+    r.left[#r.left + 1], at = left_load(packed, at)
+    flags, at = string.byte(packed, at), at + 1
+  end
   return r
 end
+-- Whether it is a terminal, or only what is left of one.
+local function record_lives(r) return r and #r.subs > 0 end
 local function record_pack(r)
   local kind = r.kind
   if r.user ~= '' then kind = kind + HAS_USER end
@@ -69,12 +94,21 @@ local function record_pack(r)
     end
     parts[#parts + 1] = string.char(flags) .. tail
   end
+  for _, left in ipairs(r.left) do parts[#parts + 1] = left_pack(left) end
   return table.concat(parts)
 end
 local function record_sub(r, log)
   for i, sub in ipairs(r.subs) do
     if sub.log == log then return sub, i end
   end
+end
+local function record_left(r, log)
+  for i, left in ipairs(r.left) do
+    if left.log == log then return left, i end
+  end
+end
+local function record_leaves(r, log, ticket, settled, now)
+  r.left[#r.left + 1] = { log = log, ticket = ticket, settled = settled, at = now }
 end
 local function record_topics(r)
   local topics = 0
@@ -90,7 +124,7 @@ end
 -- A terminal that was not known: it reads its own inbox and the broadcast (I3).
 local function record_new(now, epoch, broadcast)
   return { generation = 0, seen = now, registered = now, heartbeat = 0, kind = 15, epoch = epoch,
-    user = '', subs = { sub_new('t', epoch, 0), sub_new('b', epoch, broadcast) } }
+    user = '', left = {}, subs = { sub_new('t', epoch, 0), sub_new('b', epoch, broadcast) } }
 end
 -- Entries behind this are still to be counted for the reader.
 local function sub_settled(sub) return math.max(sub.cursor, sub.counted) end
