@@ -25,6 +25,10 @@ const KILLED: Expects = Expects::all(Bound::Ms(3_000));
 /// process so slow, that heartbeats do not come through.
 const HUNG: Expects = Expects { own: Bound::Heartbeat(10_000), ..Expects::all(Bound::Ms(6_000)) };
 
+/// A proxy that is killed resets the connections that it passes on; who was on one goes to the other proxy
+/// as soon as it trusts this one no longer, as with a node. Nobody else notices.
+const PROXY_KILLED: Expects = Expects { deliveries: Bound::Baseline, ..KILLED };
+
 /// A proxy that says nothing, or a way to one or from one: clients find out by themselves, as of a node
 /// that hangs, and nobody else is concerned.
 const MUTE: Expects = Expects { deliveries: Bound::Baseline, ..HUNG };
@@ -43,8 +47,9 @@ pub fn expects(fault: &Fault, redis: Redis) -> Expects {
         (Component::Node(_), act) => of_node(act),
         (Component::Redis { .. }, _) => of_redis(redis),
         (Component::Proxy(_), Act::Hang | Act::CutOff(_)) => MUTE,
+        (Component::Proxy(_), Act::Kill | Act::Restart | Act::Stop) => PROXY_KILLED,
         (Component::Link(from, to), act) => of_link(from, to, act, redis),
-        // A sentinel of three, a proxy of two that resets its connections.
+        // A sentinel of three.
         _ => Expects::NOTHING,
     }
 }
@@ -105,11 +110,11 @@ mod tests {
         assert_eq!(of("link:node-1>node-2", cut.clone(), none), HUNG);
         assert_eq!(of("link:node-1>redis-0/0", cut.clone(), Redis::Master), MASTER_GONE);
         assert_eq!(of("proxy:0", Act::Hang, none), MUTE);
+        assert_eq!(of("proxy:0", Act::Kill, none), PROXY_KILLED);
         assert_eq!(of("link:client>proxy-0", cut.clone(), none), MUTE);
         let nobody_notices = [
             ("redis:0/1", Act::Hang),
             ("sentinel:0", Act::Hang),
-            ("proxy:0", Act::Kill),
             ("link:node-1>redis-0/1", cut.clone()),
             ("link:node-1>sentinel-0", cut.clone()),
             ("link:redis-0/0>redis-0/1", cut),
