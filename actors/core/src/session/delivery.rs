@@ -179,30 +179,29 @@ impl LogState {
         })
     }
 
-    /// I5, I6: what was evicted before it was read is told.
+    /// I5, I6: what was evicted before it was read is told. The terminal goes on behind the gap, so
+    /// deliveries before it that it has not acknowledged are given up with what was never sent: the
+    /// gap begins at the cursor then.
     fn tell_evicted(&mut self, page: &Page, settled: &mut Vec<Settled>, cx: &mut Context<'_>) {
-        if page.evicted_to <= self.position {
+        let to = page.evicted_to;
+        if to <= self.position {
             return;
         }
-        cx.effects.push(Effect::Gap {
-            log: self.alias,
-            epoch: self.epoch,
-            from: self.position,
-            to: page.evicted_to,
-            reason: GapReason::Evicted,
-        });
+        let from = if self.on_way() == 0 { self.position } else { self.cursor };
+        let reason = GapReason::Evicted;
+        cx.effects.push(Effect::Gap { log: self.alias, epoch: self.epoch, from, to, reason });
         if let Some(motion) = &mut self.motion {
-            let bytes = motion.window.forget(self.position, page.evicted_to);
+            let bytes = motion.window.forget(to);
+            motion.window.waiting_since_ms = cx.now_ms;
+            motion.window.timeouts = 0;
             cx.budget.release(self.log.kind, bytes);
         }
-        if self.on_way() == 0 {
-            // The attempts were those of an entry that is gone.
-            self.attempts = 0;
-            // I13: everything that is gone between the cursor and here counts as evicted.
-            settled.push(Settled { offset: page.evicted_to, how: Milestone::Evicted });
-            self.cursor = self.cursor.max(page.evicted_to);
-        }
-        self.position = page.evicted_to;
+        // The attempts were those of an entry that is gone.
+        self.attempts = 0;
+        // I13: everything that is gone between the cursor and here counts as evicted.
+        settled.push(Settled { offset: to, how: Milestone::Evicted });
+        self.cursor = self.cursor.max(to);
+        self.position = to;
     }
 
     fn begin_pass(&self, limits: &SessionLimits) -> Pass {

@@ -103,16 +103,14 @@ impl Window {
         bytes
     }
 
-    /// Forgets items behind `after` and up to `to`, which the log evicted. Returns their bytes.
-    pub(super) fn forget(&mut self, after: Offset, to: Offset) -> u32 {
+    /// Forgets items up to `to`, which the log evicted. Returns their bytes.
+    pub(super) fn forget(&mut self, to: Offset) -> u32 {
         let mut bytes = 0;
-        self.items.retain(|item| {
-            let gone = item.offset > after && item.offset <= to;
-            if gone && item.state == ItemState::Sent {
+        while let Some(item) = self.items.pop_front_if(|item| item.offset <= to) {
+            if item.state == ItemState::Sent {
                 bytes += item.bytes;
             }
-            !gone
-        });
+        }
         bytes
     }
 

@@ -236,9 +236,11 @@ fn set(pairs: &mut Vec<(LogAlias, Offset)>, l: LogAlias, offset: Offset) {
     }
 }
 
-/// The source address of a terminal: each some thousand have their own, 127.0.0.1 to 127.0.0.254.
-pub(super) fn source(index: u32) -> IpAddr {
-    let host = u8::try_from(1 + index / TERMINALS_PER_ADDRESS % 254).unwrap_or(1);
+/// The source address of a terminal of the node at this port: each some thousand have their own,
+/// 127.0.0.1 to 127.0.0.254, others for each node, as a port that was bound serves one of them only.
+pub(super) fn source(port: u16, index: u32) -> IpAddr {
+    let group = u32::from(port).wrapping_mul(31).wrapping_add(index / TERMINALS_PER_ADDRESS);
+    let host = u8::try_from(1 + group % 254).unwrap_or(1);
     IpAddr::V4(Ipv4Addr::new(127, 0, 0, host))
 }
 
@@ -248,13 +250,14 @@ async fn dial(
 ) -> std::io::Result<TcpStream> {
     let wrong = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, what.to_owned());
     let host = uri.host().ok_or_else(|| wrong("the URL names no host"))?;
-    let address = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80)))
+    let port = uri.port_u16().unwrap_or(80);
+    let address = tokio::net::lookup_host((host, port))
         .await?
         .find(SocketAddr::is_ipv4)
         .ok_or_else(|| wrong("the host has no IPv4 address"))?;
     let socket = TcpSocket::new_v4()?;
     if address.ip().is_loopback() {
-        socket.bind(SocketAddr::new(source(index), 0))?;
+        socket.bind(SocketAddr::new(source(port, index), 0))?;
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
@@ -276,8 +279,9 @@ mod tests {
 
     #[test]
     fn terminals_are_spread_over_source_addresses() {
-        assert_eq!(source(0), source(4999));
-        assert_ne!(source(0), source(5000));
-        assert!(source(u32::MAX).is_loopback());
+        assert_eq!(source(7402, 0), source(7402, 4999));
+        assert_ne!(source(7402, 0), source(7402, 5000));
+        assert_ne!(source(7402, 0), source(7403, 0));
+        assert!(source(u16::MAX, u32::MAX).is_loopback());
     }
 }

@@ -8,6 +8,7 @@ use clarion_sdk::transport::Tcp;
 use clarion_sdk::{Event, Payload, Terminal, TerminalHandle};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::load::Terminals;
 use super::raw::{CONNECT_TIMEOUT, source};
@@ -25,9 +26,12 @@ pub(super) async fn connect(
     index: u32,
     token: String,
 ) -> Result<Live, String> {
-    let connector = Tcp::new().map_err(|error| error.to_string())?.from_address(source(index));
+    let node = terminals.node(index);
+    let uri: Uri = node.parse().map_err(|_| format!("{node} is no URL"))?;
+    let local = source(uri.port_u16().unwrap_or(80), index);
+    let connector = Tcp::new().map_err(|error| error.to_string())?.from_address(local);
     let (handle, mut events) =
-        Terminal::builder(terminals.node(index), terminals.product.as_str(), token)
+        Terminal::builder(node, terminals.product.as_str(), token)
             .topics(terminals.topics.iter().map(TopicName::as_str))
             .agent("clarion-bench")
             .ids_remembered(64)

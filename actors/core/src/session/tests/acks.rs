@@ -176,6 +176,27 @@ fn what_was_evicted_under_a_resend_is_told() {
     assert_eq!(bench.ack(1, 2), [], "old");
 }
 
+/// I6: the terminal goes on behind the gap, so it owes nothing before it, and what it skips first
+/// is the first delivery after it.
+#[test]
+fn a_gap_takes_unacknowledged_deliveries_before_it_along() {
+    let mut bench = Bench::one(topic("a"), 0, 1);
+    bench.page(1, page_of(run(1, 1), 1, false));
+    bench.step(Event::Missed { log: 1, up_to: Offset(3) });
+    let page = Page { evicted_to: Offset(2), ..page_of(run(3, 3), 3, false) };
+    assert_eq!(
+        bench.page(1, page),
+        [
+            Seen::Gap(1, 0, 2, GapReason::Evicted),
+            Seen::Deliver(1, vec![3]),
+            Seen::Save(1, 2, 1, vec![(2, Milestone::Evicted)])
+        ]
+    );
+    assert_eq!(bench.ack(1, 1), [], "the frames crossed");
+    assert_eq!(bench.skip(1, 3), [Seen::Save(1, 3, 0, vec![(3, Milestone::Undeliverable)])]);
+    assert!(bench.session.logs[0].motion.is_none(), "nothing is owed");
+}
+
 /// A read answered late or twice must not make the session believe that entries are gone.
 #[test]
 fn a_late_page_is_not_taken_for_the_one_of_the_resend() {
