@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::Failure;
 use crate::fault::{Broken, Fault, expects};
 use crate::history::{About, Event, FORMAT, History};
+use crate::interruption::Expects;
 use crate::sampler::{Api, Sampler, Watched};
 use crate::scenario::{Outcome, Scenario};
 use crate::settle::DEADLINE;
@@ -202,6 +203,19 @@ impl Run {
     /// # Errors
     /// When it should have been possible and was not.
     pub async fn begin(&mut self, fault: Fault) -> Result<Option<Broken>, Failure> {
+        let expects = expects(&fault, self.redis_role(&fault.on).await);
+        self.begin_expecting(fault, expects).await
+    }
+
+    /// The same, where it is known to the scenario alone how long the fault may interrupt.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn begin_expecting(
+        &mut self,
+        fault: Fault,
+        expects: Expects,
+    ) -> Result<Option<Broken>, Failure> {
         if let Some(why) = self.cannot(&fault) {
             let (component, kind) = (fault.component().into(), fault.act.kind().into());
             println!("skipped                {fault}: {why}");
@@ -214,7 +228,6 @@ impl Run {
             self.head_check(&name.clone()).await?;
         }
         self.prepare(&fault).await?;
-        let expects = expects(&fault, self.redis_role(&fault.on).await);
         self.faults += 1;
         let (n, accepted_before) = (self.faults, *self.history.accepted().borrow());
         self.broken += 1;

@@ -4,7 +4,9 @@
 mod balance;
 mod overload;
 mod rank;
+mod refuge;
 
 pub use balance::{Balance, BalanceRules, rank_lacking};
 pub use overload::{Overload, Strain};
-pub use rank::{AccessPoint, rank, somewhere_better};
+pub use rank::{AccessPoint, rank, somewhere_better, somewhere_well};
+pub use refuge::Refuge;

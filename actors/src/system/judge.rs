@@ -22,9 +22,11 @@ const PROGRESS_PATIENCE: Duration = Duration::from_secs(2);
 const STORE_AWAY: Duration = Duration::from_secs(5);
 /// Ticks of processor time in a second, on every Linux there is.
 const TICKS_PER_S: f64 = 100.0;
-/// Records that one round of upkeep looks at, and the pause between rounds.
-const UPKEEP_BUDGET: usize = 2000;
+/// Records that one round of upkeep looks at, and the pause between rounds. A store that is smaller than
+/// the most allows for is gone over once in [`UPKEEP_PASS_ROUNDS`]: nothing is gained by doing it sooner.
+const UPKEEP_BUDGET: std::ops::RangeInclusive<u64> = 250..=2000;
 const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
+const UPKEEP_PASS_ROUNDS: u64 = 60;
 
 /// Judges the push door. Bad news counts at once, good news when it lasts.
 pub(super) async fn judge(inner: std::sync::Weak<Inner>) {
@@ -156,15 +158,17 @@ fn ticks() -> Option<u64> {
 /// Removes what expired, a little at a time; after a complete round it rests longer.
 pub(super) async fn upkeep(inner: std::sync::Weak<Inner>) {
     let mut failing = false;
+    let mut pace = Pace::default();
     loop {
         tokio::time::sleep(UPKEEP_PAUSE).await;
         let Some(inner) = inner.upgrade() else { return };
         if inner.stopped.load(Ordering::Acquire) {
             return;
         }
-        match inner.store.upkeep(UPKEEP_BUDGET).await {
+        match inner.store.upkeep(pace.budget()).await {
             Ok(done) => {
                 failing = false;
+                pace.went(done.examined, done.complete);
                 metrics::counter!("clarion_store_expired_entries_total")
                     .increment(done.expired_entries);
                 metrics::counter!("clarion_store_expired_records_total")
@@ -180,9 +184,54 @@ pub(super) async fn upkeep(inner: std::sync::Weak<Inner>) {
     }
 }
 
+/// How fast upkeep goes.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Records that this pass has looked at, in so many rounds.
+    examined: u64,
+    rounds: u64,
+    /// Records of the last whole pass.
+    last: Option<u64>,
+}
+
+impl Pace {
+    /// Records to look at in the next round: as many as may be while the size of the store is not known,
+    /// or when there is so much more than the last time that the pass takes too long.
+    fn budget(&self) -> usize {
+        let (least, most) = (*UPKEEP_BUDGET.start(), *UPKEEP_BUDGET.end());
+        let last = self.last.filter(|_| self.rounds < UPKEEP_PASS_ROUNDS);
+        let budget = last.map(|last| last.div_ceil(UPKEEP_PASS_ROUNDS).clamp(least, most));
+        budget.unwrap_or(most) as usize
+    }
+
+    fn went(&mut self, examined: u64, complete: bool) {
+        self.examined += examined;
+        self.rounds += 1;
+        if complete {
+            *self = Self { last: Some(self.examined), ..Self::default() };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_store_is_gone_over_in_a_minute_and_a_large_one_as_fast_as_may_be() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.budget(), 2000, "nobody knows how much there is");
+        pace.went(100, true);
+        assert_eq!(pace.budget(), 250);
+        pace.went(20_000, false);
+        assert_eq!(pace.budget(), 250, "as was planned");
+        pace.went(10_000, true);
+        assert_eq!(pace.budget(), 500);
+        (0..UPKEEP_PASS_ROUNDS).for_each(|_| pace.went(500, false));
+        assert_eq!(pace.budget(), 2000, "there is more than the last time");
+        pace.went(1_000_000, true);
+        assert_eq!(pace.budget(), 2000, "more than that it never is");
+    }
 
     #[test]
     fn a_store_is_away_for_long_once_it_was_without_a_break_and_not_because_it_is_full() {

@@ -26,7 +26,9 @@ impl Limit {
     pub fn of(expects: &str, quiet: &Quiet, heartbeat_ms: u64) -> Self {
         let expects = expects.parse().unwrap_or(Expects::INTERRUPTS);
         let limit = |bound, usual: f64| match bound {
-            Bound::Baseline => Some(usual.max(NOISE_MS)),
+            // What is slow by itself, as all is without hints, has the noise on top.
+            Bound::Baseline if usual > NOISE_MS => Some(usual + NOISE_MS),
+            Bound::Baseline => Some(NOISE_MS),
             Bound::Ms(ms) => Some(ms as f64),
             Bound::Heartbeat(ms) => Some((heartbeat_ms + ms) as f64),
             Bound::None => None,
@@ -147,7 +149,7 @@ mod tests {
         };
         let hung = Expects { own: Bound::Heartbeat(10_000), ..Expects::all(Bound::Ms(6_000)) };
         assert_eq!(of(hung), (Some(6e3), Some(6e3), Some(12e3)));
-        assert_eq!(of(Expects::NOTHING), (Some(2.5e3), Some(500.0), Some(500.0)));
+        assert_eq!(of(Expects::NOTHING), (Some(3e3), Some(500.0), Some(500.0)));
         assert_eq!(of(Expects::INTERRUPTS), (None, None, None));
     }
 }

@@ -169,11 +169,10 @@ pub const ALL: &[Scenario] = &[
         .setting(emptied::without_a_store),
     Scenario::new("redis-cut-off", "sentinel", |run| Box::pin(mutants::replicas_cut_off(run)))
         .about("the Redis master loses the way to its replicas, then it dies: SIGKILL")
-        .faults(3)
         .tags(&["redis", "mutants"])
         .needs(ROOT),
     Scenario::new("answers-lost", "three-nodes", |run| Box::pin(mutants::answers_lost(run)))
-        .about("an owner's appends reach Redis, the answers do not reach the owner")
+        .about("an owner's appends reach Redis, the answers do not reach it; its terminals go elsewhere")
         .tags(&["link", "mutants"])
         .needs(ROOT),
     Scenario::new("come-and-go", "single", |run| Box::pin(mutants::come_and_go(run)))

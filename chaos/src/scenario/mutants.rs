@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use super::SOME;
 use crate::Failure;
 use crate::fault::{Act, Cut, Fault};
+use crate::interruption::Expects;
 use crate::run::{Run, Setting};
 use crate::world::Component;
 
@@ -40,7 +41,9 @@ pub(super) async fn replicas_cut_off(run: &mut Run) -> Result<(), Failure> {
     let mut cuts = Vec::new();
     for replica in run.redis_replicas(0).await? {
         let way = Component::Link(Box::new(master.clone()), Box::new(replica));
-        cuts.extend(run.begin(Fault::new(way, Act::CutOff(Cut::Both))).await?);
+        let cut = Fault::new(way, Act::CutOff(Cut::Both));
+        // Without any of them nothing can be confirmed.
+        cuts.extend(run.begin_expecting(cut, Expects::INTERRUPTS).await?);
     }
     sleep(ALONE).await;
     run.with(Fault::new(master.clone(), Act::Kill), async |run| {
@@ -58,8 +61,13 @@ pub(super) async fn replicas_cut_off(run: &mut Run) -> Result<(), Failure> {
 pub(super) async fn answers_lost(run: &mut Run) -> Result<(), Failure> {
     let owner = run.owner("node-1", "product-0").await?;
     let master = run.redis_master(0).await?;
-    let way = Component::Link(Box::new(Component::Node(owner)), Box::new(master));
+    let way = Component::Link(Box::new(Component::Node(owner.clone())), Box::new(master));
     let deaf = Fault::new(way, Act::CutOff(Cut::Out));
-    run.with(deaf, async |run| run.pushes(2 * SOME).await).await?;
+    run.with(deaf, async |run| {
+        run.pushes(2 * SOME).await?;
+        // Its terminals cannot be served there, and are elsewhere.
+        run.gauge_falls(&owner, "clarion_links", 0.0).await
+    })
+    .await?;
     run.pushes(SOME).await
 }

@@ -46,15 +46,23 @@ pub(super) async fn run(task: TerminalTask) -> Result<(), Failure> {
     let (flip, asked) = (Flip::Left, 0);
     let mut terminal =
         Raw { task, product, topics, cursors, rng, sessions: 0, links: 0, flips, flip, asked };
+    let mut is_broken = false;
     loop {
         if !*terminal.task.wanted.borrow() {
+            if std::mem::take(&mut is_broken) {
+                // Its link was gone when it was told to go: from now on it is away because it wants to.
+                terminal.task.left(terminal.sessions, Ending::Dropped);
+            }
             terminal.task.presence.set(false);
         }
         if !until(&mut terminal.task.wanted, true).await {
             return Ok(());
         }
         match terminal.link().await {
-            Ok(Some(how)) => terminal.task.left(terminal.sessions, how),
+            Ok(Some(how)) => {
+                is_broken = how == Ending::Broken;
+                terminal.task.left(terminal.sessions, how);
+            }
             Ok(None) => {}
             Err(Over) => return Ok(()),
         }
@@ -90,6 +98,8 @@ struct Session {
     beat: Interval,
     /// When the node was last heard.
     heard: Instant,
+    /// When it goes elsewhere, as the node asked it to.
+    leave_at: Option<Instant>,
 }
 
 impl Raw {
@@ -160,7 +170,7 @@ impl Raw {
     fn opened(&self, socket: Socket, opened: Opened, sent: Vec<(LogName, Offset)>) -> Session {
         let beat = interval(Duration::from_millis(opened.heartbeat_ms.max(2)) / 2);
         let (logs, due, heard) = (HashMap::new(), BTreeMap::new(), Instant::now());
-        let mut session = Session { socket, logs, due, beat, heard };
+        let mut session = Session { socket, logs, due, beat, heard, leave_at: None };
         self.learn_all(&mut session, opened, sent);
         session
     }
@@ -228,6 +238,10 @@ impl Raw {
                         return Ok(Some(Ending::Broken));
                     }
                 }
+                // It is online and has to go: what waits for it goes on waiting.
+                () = sleep_until(session.leave_at.unwrap_or(flip_at)), if session.leave_at.is_some() => {
+                    return Ok(Some(Ending::Broken));
+                }
                 _ = until(&mut wanted, false) => return Ok(None),
             }
         }
@@ -236,6 +250,9 @@ impl Raw {
     fn frame(&mut self, session: &mut Session, text: &str) -> Result<Option<Ending>, Over> {
         match NodeFrame::parse(text) {
             Ok(NodeFrame::Deliver(deliver)) => self.deliver(session, &deliver),
+            Ok(NodeFrame::Goaway { after_ms, .. }) => {
+                session.leave_at = Some(Instant::now() + Duration::from_millis(after_ms));
+            }
             Ok(NodeFrame::Subscribed { log, id, .. }) => {
                 self.learn(session, log);
                 self.flipped(id);

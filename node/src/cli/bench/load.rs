@@ -117,14 +117,23 @@ impl Loads {
         Ok(Self { processes })
     }
 
-    /// Connects `count` terminals, spread over the processes; fails unless all are live.
+    /// Connects the first `count` terminals, spread over the processes; fails unless all are live.
     pub(super) async fn connect(
         &mut self,
         terminals: &Terminals,
         count: u32,
     ) -> Result<(), Failure> {
+        self.connect_from(terminals, 0, count).await
+    }
+
+    /// The same, with those from number `first` on.
+    pub(super) async fn connect_from(
+        &mut self,
+        terminals: &Terminals,
+        mut first: u32,
+        count: u32,
+    ) -> Result<(), Failure> {
         let shares = u32::try_from(self.processes.len()).unwrap_or(1);
-        let mut first = 0;
         let mut asks = Vec::new();
         for share in 0..shares {
             let own = count / shares + u32::from(share < count % shares);

@@ -30,16 +30,15 @@ pub(super) async fn connect(
     let uri: Uri = node.parse().map_err(|_| format!("{node} is no URL"))?;
     let local = source(uri.port_u16().unwrap_or(80), index);
     let connector = Tcp::new().map_err(|error| error.to_string())?.from_address(local);
-    let (handle, mut events) =
-        Terminal::builder(node, terminals.product.as_str(), token)
-            .topics(terminals.topics.iter().map(TopicName::as_str))
-            .agent("clarion-bench")
-            .ids_remembered(64)
-            .shared_connector(Arc::new(connector))
-            .tuning(|tuning| tuning.read_buffer_bytes = 1024)
-            .connect()
-            .await
-            .map_err(|error| error.to_string())?;
+    let (handle, mut events) = Terminal::builder(node, terminals.product.as_str(), token)
+        .topics(terminals.topics.iter().map(TopicName::as_str))
+        .agent("clarion-bench")
+        .ids_remembered(64)
+        .shared_connector(Arc::new(connector))
+        .tuning(|tuning| tuning.read_buffer_bytes = 1024)
+        .connect()
+        .await
+        .map_err(|error| error.to_string())?;
     let mut last = "no session in time".to_owned();
     let opened = timeout(CONNECT_TIMEOUT, async {
         loop {
