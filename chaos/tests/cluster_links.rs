@@ -21,8 +21,3 @@ async fn kill_of_the_ways_of_one_node_to_all_others_and_to_redis_loses_nothing()
 async fn kill_of_frames_on_the_way_between_two_nodes_loses_nothing() {
     lives_through("links-weather", 33).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_of_the_answers_of_redis_to_a_node_sends_its_terminals_to_the_others() {
-    lives_through("answers-lost", 34).await;
-}

@@ -47,8 +47,7 @@ config! {
         /// write down what they acknowledged.
         drain_timeout_ms: u64 = 10_000, Range(0, HOUR_MS);
         /// Terminals that a draining node sends elsewhere in a second, more only if
-        /// `drain_timeout_ms` is too short for all of them; 0 spreads them over that time. So does a
-        /// node that is sick while others are not; there 0 is all of them in three seconds.
+        /// `drain_timeout_ms` is too short for all of them; 0 spreads them over that time.
         drain_links_per_s: u32 = 0, Range(0, 10_000_000);
         /// What the node does: `push` takes pushes and administration over HTTP, `gateway` holds
         /// the links of terminals, `broker` owns logs. A node without a cluster needs all of them.

@@ -2,16 +2,13 @@
 //! wants to know. A node alone is its own only neighbour.
 
 mod balance;
-mod refuge;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clarion_cluster::membership::{Member, View};
-use clarion_core::gateways::{
-    AccessPoint, Overload, Strain, rank, somewhere_better, somewhere_well,
-};
+use clarion_core::gateways::{AccessPoint, Overload, Strain, rank, somewhere_better};
 use clarion_core::placement::{Slot, slot_of};
 use clarion_core::{LogKey, Role};
 use clarion_protocol::IsolationGroup;
@@ -140,17 +137,22 @@ impl Neighbours {
             .collect()
     }
 
-    /// Whether a newcomer should be sent elsewhere: this node is sick, or with so many links now of the
-    /// most that it takes it has enough, and there is a better place.
+    /// Whether a newcomer should be sent elsewhere: this node, with so many links now of the most that
+    /// it takes, has enough, and there is a better place.
     #[must_use]
     pub fn sends_away(&self, links: u64, links_max: u64) -> bool {
-        let Some(view) = self.view() else { return false };
-        if view.me().sick {
-            return somewhere_well(&others(&view));
-        }
         // Links are counted here and now: thousands come between two judgements.
-        let enough = self.overloaded.load(Ordering::Relaxed) || many(links, links_max);
-        enough && somewhere_better(&others(&view))
+        if !self.overloaded.load(Ordering::Relaxed) && !many(links, links_max) {
+            return false;
+        }
+        let Some(view) = self.view() else { return false };
+        let me = view.me();
+        let others: Vec<AccessPoint> = doors(&view, &me.group)
+            .into_iter()
+            .filter(|(_, member)| member.id != me.id)
+            .map(|(_, member)| access_point(member))
+            .collect();
+        somewhere_better(&others)
     }
 
     /// Where terminals that leave this node should go, the best first.
@@ -257,12 +259,6 @@ fn doors<'a>(view: &'a View, group: &str) -> Vec<(&'a str, &'a Member)> {
         .filter(|member| member.roles.has(Role::Gateway) && *member.group == *group)
         .filter_map(|member| Some((member.terminals_url.as_deref()?, member)))
         .collect()
-}
-
-/// The other access points of this node's group.
-fn others(view: &View) -> Vec<AccessPoint> {
-    let others = doors(view, &view.me().group).into_iter();
-    others.filter(|(_, m)| m.id != view.me().id).map(|(_, m)| access_point(m)).collect()
 }
 
 fn access_point(member: &Member) -> AccessPoint {

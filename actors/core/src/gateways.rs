@@ -4,9 +4,7 @@
 mod balance;
 mod overload;
 mod rank;
-mod refuge;
 
 pub use balance::{Balance, BalanceRules, rank_lacking};
 pub use overload::{Overload, Strain};
-pub use rank::{AccessPoint, rank, somewhere_better, somewhere_well};
-pub use refuge::Refuge;
+pub use rank::{AccessPoint, rank, somewhere_better};

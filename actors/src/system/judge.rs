@@ -23,7 +23,7 @@ const STORE_AWAY: Duration = Duration::from_secs(5);
 /// Ticks of processor time in a second, on every Linux there is.
 const TICKS_PER_S: f64 = 100.0;
 /// Records that one round of upkeep looks at, and the pause between rounds. A store that is smaller than
-/// the most allows for is gone over once in [`UPKEEP_PASS_ROUNDS`]: nothing is gained by doing it sooner.
+/// the most allows for is gone over within [`UPKEEP_PASS_ROUNDS`]: nothing is gained by doing it sooner.
 const UPKEEP_BUDGET: std::ops::RangeInclusive<u64> = 250..=2000;
 const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
 const UPKEEP_PASS_ROUNDS: u64 = 60;
@@ -155,7 +155,7 @@ fn ticks() -> Option<u64> {
     Some(user.parse::<u64>().ok()? + system.parse::<u64>().ok()?)
 }
 
-/// Removes what expired, a little at a time; after a complete round it rests longer.
+/// Removes what expired, a little at a time.
 pub(super) async fn upkeep(inner: std::sync::Weak<Inner>) {
     let mut failing = false;
     let mut pace = Pace::default();
@@ -208,7 +208,9 @@ impl Pace {
         self.examined += examined;
         self.rounds += 1;
         if complete {
-            *self = Self { last: Some(self.examined), ..Self::default() };
+            // Nothing at all: another node does it.
+            let last = Some(self.examined).filter(|examined| *examined > 0);
+            *self = Self { last, ..Self::default() };
         }
     }
 }

@@ -37,10 +37,6 @@ const MUTE: Expects = Expects { deliveries: Bound::Baseline, ..HUNG };
 /// `down-after`. A node that alone does not reach the master must not own anything: it gives up, too.
 const MASTER_GONE: Expects = Expects::all(Bound::Ms(5_000));
 
-/// A node that alone does not reach the master: the others own its logs and take its pushes, and its
-/// terminals are sent to them once it is known to be alone with that.
-const STORE_UNREACHED: Expects = Expects { own: HUNG.own, ..MASTER_GONE };
-
 /// What is expected of a fault; `redis` is what the Redis server that it concerns is when it begins.
 #[must_use]
 pub fn expects(fault: &Fault, redis: Redis) -> Expects {
@@ -85,8 +81,9 @@ const fn of_redis(redis: Redis) -> Expects {
 fn of_link(from: &Component, to: &Component, act: &Act, redis: Redis) -> Expects {
     match (from, to) {
         (Component::Node(_), Component::Node(_)) => HUNG,
-        // Of the ways to Redis only that to the master is needed.
-        (Component::Node(_), Component::Redis { .. }) if redis != Redis::Replica => STORE_UNREACHED,
+        // Of the ways to Redis only that to the master is needed; the node at its end is the one that
+        // does not reach it, so pushes and terminals have other nodes to go to.
+        (Component::Node(_), Component::Redis { .. }) if redis != Redis::Replica => MASTER_GONE,
         (Component::Proxy(_) | Component::Client, _) if matches!(act, Act::CutOff(_)) => MUTE,
         _ => Expects::NOTHING,
     }
@@ -111,7 +108,7 @@ mod tests {
         assert_eq!(of("redis:0/1", Act::Kill, Redis::Master), MASTER_GONE);
         assert_eq!(of("redis:0/1", Act::Hang, Redis::Master), MASTER_GONE);
         assert_eq!(of("link:node-1>node-2", cut.clone(), none), HUNG);
-        assert_eq!(of("link:node-1>redis-0/0", cut.clone(), Redis::Master), STORE_UNREACHED);
+        assert_eq!(of("link:node-1>redis-0/0", cut.clone(), Redis::Master), MASTER_GONE);
         assert_eq!(of("proxy:0", Act::Hang, none), MUTE);
         assert_eq!(of("proxy:0", Act::Kill, none), PROXY_KILLED);
         assert_eq!(of("link:client>proxy-0", cut.clone(), none), MUTE);

@@ -356,7 +356,6 @@ impl Terminal {
         let is_there = |name: &str| node.is_some_and(|node| is_node(name, node));
         match ends {
             [from, to] if from.starts_with("client:") => is_door(to),
-            [from, to] if to.starts_with("redis:") => is_there(from),
             [from, to] => is_door(from) && is_there(to),
             _ => is_door(component) || is_there(component),
         }

@@ -172,7 +172,7 @@ pub const ALL: &[Scenario] = &[
         .tags(&["redis", "mutants"])
         .needs(ROOT),
     Scenario::new("answers-lost", "three-nodes", |run| Box::pin(mutants::answers_lost(run)))
-        .about("an owner's appends reach Redis, the answers do not reach it; its terminals go elsewhere")
+        .about("an owner's appends reach Redis, the answers do not reach the owner")
         .tags(&["link", "mutants"])
         .needs(ROOT),
     Scenario::new("come-and-go", "single", |run| Box::pin(mutants::come_and_go(run)))

@@ -98,8 +98,6 @@ struct Session {
     beat: Interval,
     /// When the node was last heard.
     heard: Instant,
-    /// When it goes elsewhere, as the node asked it to.
-    leave_at: Option<Instant>,
 }
 
 impl Raw {
@@ -170,7 +168,7 @@ impl Raw {
     fn opened(&self, socket: Socket, opened: Opened, sent: Vec<(LogName, Offset)>) -> Session {
         let beat = interval(Duration::from_millis(opened.heartbeat_ms.max(2)) / 2);
         let (logs, due, heard) = (HashMap::new(), BTreeMap::new(), Instant::now());
-        let mut session = Session { socket, logs, due, beat, heard, leave_at: None };
+        let mut session = Session { socket, logs, due, beat, heard };
         self.learn_all(&mut session, opened, sent);
         session
     }
@@ -238,10 +236,6 @@ impl Raw {
                         return Ok(Some(Ending::Broken));
                     }
                 }
-                // It is online and has to go: what waits for it goes on waiting.
-                () = sleep_until(session.leave_at.unwrap_or(flip_at)), if session.leave_at.is_some() => {
-                    return Ok(Some(Ending::Broken));
-                }
                 _ = until(&mut wanted, false) => return Ok(None),
             }
         }
@@ -250,9 +244,6 @@ impl Raw {
     fn frame(&mut self, session: &mut Session, text: &str) -> Result<Option<Ending>, Over> {
         match NodeFrame::parse(text) {
             Ok(NodeFrame::Deliver(deliver)) => self.deliver(session, &deliver),
-            Ok(NodeFrame::Goaway { after_ms, .. }) => {
-                session.leave_at = Some(Instant::now() + Duration::from_millis(after_ms));
-            }
             Ok(NodeFrame::Subscribed { log, id, .. }) => {
                 self.learn(session, log);
                 self.flipped(id);

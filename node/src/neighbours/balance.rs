@@ -12,7 +12,7 @@ use clarion_cluster::membership::{Member, View};
 use clarion_config::TerminalsConfig;
 use clarion_core::gateways::{AccessPoint, Balance, BalanceRules, rank_lacking};
 
-use super::{JUDGE_EVERY, Neighbours, access_point, doors, others};
+use super::{JUDGE_EVERY, Neighbours, access_point, doors};
 
 impl Neighbours {
     /// Looks each second, for as long as there is a cluster.
@@ -50,21 +50,29 @@ impl Neighbours {
     fn look(&self, balance: &mut Balance, rules: &BalanceRules, links: usize) -> u64 {
         let Some(view) = self.view() else { return 0 };
         let here = AccessPoint { links: links as u64, ..access_point(view.me()) };
-        balance.look(rules, &here, &others(&view), view.members.iter().all(is_calm))
+        let others: Vec<AccessPoint> =
+            others(&view).into_iter().map(|(_, member)| access_point(member)).collect();
+        balance.look(rules, &here, &others, view.members.iter().all(is_calm))
     }
 
     /// The access points with less than their share, in the order in which one that goes should try
     /// them. `None`: there is none.
     pub(super) fn lacking(&self, limit: usize, random: u64) -> Option<Vec<String>> {
         let view: Arc<View> = self.view()?;
-        let mut others = doors(&view, &view.me().group);
-        others.retain(|(_, member)| member.id != view.me().id);
+        let others = others(&view);
         let points: Vec<AccessPoint> =
             others.iter().map(|(_, member)| access_point(member)).collect();
         let ranked = rank_lacking(&access_point(view.me()), &points, random).into_iter();
         let urls = ranked.filter_map(|at| Some(others.get(at)?.0.to_owned()));
         Some(urls.take(limit).collect()).filter(|urls: &Vec<_>| !urls.is_empty())
     }
+}
+
+/// The other access points of this node's group.
+fn others(view: &View) -> Vec<(&str, &Member)> {
+    let mut all = doors(view, &view.me().group);
+    all.retain(|(_, member)| member.id != view.me().id);
+    all
 }
 
 /// Whoever drains, is ill, was away lately or cannot be reached will move terminals, or logs, by itself.

@@ -99,9 +99,7 @@ impl Node {
         });
         if config.node.roles.contains(&clarion_config::Role::Gateway) {
             let (system, terminals) = (system.clone(), config.terminals.clone());
-            crate::task::spawn(neighbours.clone().balance(system.clone(), terminals));
-            let per_s = config.node.drain_links_per_s;
-            crate::task::spawn(neighbours.clone().seek_refuge(system, per_s));
+            crate::task::spawn(neighbours.clone().balance(system, terminals));
         }
         crate::task::spawn(neighbours.judge());
         let stopped = stopped(&stop);

@@ -101,13 +101,6 @@ pub fn somewhere_better(others: &[AccessPoint]) -> bool {
     others.iter().any(|one| one.class() == Class::Good)
 }
 
-/// Whether there is an access point for those whose node is sick: a busy one is better than that, as
-/// long as it has room.
-#[must_use]
-pub fn somewhere_well(others: &[AccessPoint]) -> bool {
-    others.iter().any(|one| one.class() < Class::Sick && one.links < one.links_max)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -192,8 +192,6 @@ impl LogState {
         cx.effects.push(Effect::Gap { log: self.alias, epoch: self.epoch, from, to, reason });
         if let Some(motion) = &mut self.motion {
             let bytes = motion.window.forget(to);
-            motion.window.waiting_since_ms = cx.now_ms;
-            motion.window.timeouts = 0;
             cx.budget.release(self.log.kind, bytes);
         }
         // The attempts were those of an entry that is gone.

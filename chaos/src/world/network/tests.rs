@@ -115,6 +115,11 @@ impl Town {
         self.nodes[from].3.tell(&format!("c {} {}", at.ip(), at.port())).0
     }
 
+    /// Whether it connects again, which on a busy machine may take more than one attempt's time.
+    fn connects_again(&mut self, from: usize, to: usize) -> bool {
+        (0..20).any(|_| self.connects(from, to) == "S")
+    }
+
     fn gets(&mut self, at: usize, bytes: usize) -> (String, f64) {
         self.nodes[at].3.tell(&format!("a {bytes}"))
     }
@@ -130,7 +135,7 @@ fn a_cut_swallows_one_direction_and_others_notice_nothing() {
     assert_eq!(town.connects(1, 0), "nothing", "what is answered is swallowed");
     assert_eq!((town.connects(2, 1), town.connects(0, 2)), ("S".into(), "S".into()));
     town.network.mend(&a, &b).unwrap();
-    assert_eq!((town.connects(0, 1), town.connects(1, 0)), ("S".into(), "S".into()));
+    assert!(town.connects_again(0, 1) && town.connects_again(1, 0));
     assert!(town.network.mend(&a, &b).is_err());
 }
 
@@ -143,9 +148,10 @@ fn cuts_of_a_way_and_of_its_host_lie_over_each_other() {
     assert_eq!((town.connects(2, 1), town.connects(1, 2)), ("nothing".into(), "nothing".into()));
     assert_eq!(town.connects(0, 2), "S");
     town.network.reconnect(&b, Direction::Both).unwrap();
-    assert_eq!((town.connects(2, 1), town.connects(0, 1)), ("S".into(), "nothing".into()));
+    assert!(town.connects_again(2, 1));
+    assert_eq!(town.connects(0, 1), "nothing");
     town.network.mend(&a, &b).unwrap();
-    assert_eq!(town.connects(0, 1), "S");
+    assert!(town.connects_again(0, 1));
 }
 
 #[test]
