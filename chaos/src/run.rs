@@ -241,7 +241,7 @@ impl Run {
             outside_model: fault.outside_model(),
         });
         let undo = Box::pin(self.break_it(&fault)).await;
-        let undo = undo.map_err(|error| self.told(&format!("{fault}: {error}")))?;
+        let undo = undo.map_err(|error| Failure::new(format!("{fault}: {error}")))?;
         self.watch();
         Ok(Some(Broken { n, fault, expects, undo, accepted_before }))
     }
@@ -259,7 +259,7 @@ impl Run {
             self.accepted(accepted_before + share).await?;
         }
         let mended = Box::pin(self.mend_it(&fault, undo)).await;
-        mended.map_err(|error| self.told(&format!("mending {fault}: {error}")))?;
+        mended.map_err(|error| Failure::new(format!("mending {fault}: {error}")))?;
         self.history.add(Event::Mended { n });
         self.open.push(n);
         self.broken -= 1;
@@ -381,7 +381,7 @@ impl Run {
             }
             failure = self.load.ended() => failure.to_string(),
         };
-        Err(self.told(&failure))
+        Err(Failure::new(failure))
     }
 
     /// Waits until some more pushes are refused.
@@ -514,7 +514,7 @@ impl Run {
                 self.load.send_away(third);
             }
             let settled = timeout(DEADLINE, self.load.settled()).await;
-            settled.map_err(|_| self.told("terminals do not settle in time"))??;
+            settled.map_err(|_| Failure::new("terminals do not settle in time"))??;
         }
         Ok(())
     }
@@ -574,10 +574,6 @@ impl Run {
             }
             _ => Noticed::AtOnce,
         }
-    }
-
-    fn told(&self, what: &str) -> Failure {
-        self.world.told(what)
     }
 
     /// Records what a node found by the slow head check alone.

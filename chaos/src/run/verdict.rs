@@ -32,7 +32,7 @@ impl Run {
         };
         let complaints = settled.err().iter().map(ToString::to_string).collect();
         let judged = judge(&self.history, &self.judged(), &self.directory, complaints);
-        judged.map_err(|failure| self.told(&failure.to_string()))
+        judged.map_err(|failure| self.world.told(&failure.to_string()))
     }
 
     /// How the history of this run is judged.
@@ -53,20 +53,19 @@ impl Run {
         }
     }
 
-    /// Whether counts of pushes close to a fault may lack something. What a terminal that leaves a topic
-    /// had before may show as pending if a node dies in the middle of that. And of several shards the one
-    /// that keeps where a message is may be away when it is accepted; nobody finds it then, if the node
-    /// dies before it could write that later.
+    /// Whether counts of pushes close to a fault may lack something. Of several shards the one that
+    /// keeps where a message is may be away when it is accepted; nobody finds it then, if the node dies
+    /// before it could write that later.
     fn counts_may_lack(&self) -> bool {
-        self.options.members || self.redis_shards() > 1
+        self.redis_shards() > 1
     }
 
     async fn settle(&mut self) -> Result<(), Failure> {
         let stopped = timeout(DEADLINE * 2, self.load.stop_pushing()).await;
-        stopped.map_err(|_| self.told("the pushers do not end in time"))??;
+        stopped.map_err(|_| Failure::new("the pushers do not end in time"))??;
         self.load.all_online();
         let online = timeout(DEADLINE, self.load.settled()).await;
-        online.map_err(|_| self.told("terminals do not connect in time"))??;
+        online.map_err(|_| Failure::new("terminals do not connect in time"))??;
         settle::everything_arrived(&self.history).await;
         for name in self.running() {
             self.head_check(&name).await?;

@@ -382,14 +382,15 @@ impl World {
         .collect()
     }
 
-    /// A failure with the end of every process's log.
+    /// A failure after the end of every process's log: what was wrong is read last.
     #[must_use]
     pub fn told(&self, what: &str) -> Failure {
-        let mut text = what.to_owned();
+        let mut text = String::new();
         for process in self.cluster.processes() {
             let pid = process.pid().map_or_else(|| "down".to_owned(), |pid| format!("pid {pid}"));
             text += &format!("\n---- {} ({pid})\n{}", process.name(), process.log_tail(TAIL_LINES));
         }
+        text += &format!("\n---- what was wrong\n{what}");
         Failure::new(text)
     }
 
