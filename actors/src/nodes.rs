@@ -1,5 +1,7 @@
 //! The nodes an owner speaks to, by number: its own relays, and those of nodes behind a link.
 
+mod reads;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -84,6 +86,7 @@ pub(crate) struct Nodes {
     pub(crate) asking: Arc<Asking>,
     pub(crate) store: Arc<dyn Store>,
     unconfirmed: Mutex<Unconfirmed>,
+    turns: reads::Turns,
 }
 
 /// Interest whose confirmation waits for a read of the store. At most the logs that are read, each
@@ -137,7 +140,8 @@ impl Nodes {
         asking: Arc<Asking>,
         store: Arc<dyn Store>,
     ) -> Arc<Self> {
-        Arc::new(Self { local, peers, ownership, asking, store, unconfirmed: Mutex::default() })
+        let (unconfirmed, turns) = Default::default();
+        Arc::new(Self { local, peers, ownership, asking, store, unconfirmed, turns })
     }
 
     /// Hints the nodes in `interested` that the log of `batch` grew, and all that have not told

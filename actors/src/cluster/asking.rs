@@ -1,5 +1,5 @@
-//! Questions to other nodes and their answers: who is online, close a session, status. Each waits a
-//! bounded time; who does not answer is taken to say no.
+//! Questions to other nodes and their answers: who is online, close a session, status, pages of logs.
+//! Each waits a bounded time; who does not answer is taken to say no.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +53,7 @@ impl Asking {
         let mut answers: FuturesUnordered<_> =
             peers.iter().map(|peer| self.ask(peer, question.clone())).collect();
         while let Some(answer) = answers.next().await {
-            if answer == Some(Reply::Is(true)) {
+            if matches!(answer, Some(Reply::Is(true))) {
                 return true;
             }
         }
@@ -158,7 +158,7 @@ mod tests {
         let mut refused = 0;
         asked.retain_mut(|asked| {
             let polled = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            refused += usize::from(polled == Poll::Ready(None));
+            refused += usize::from(matches!(polled, Poll::Ready(None)));
             polled.is_pending()
         });
         assert_eq!((asking.len(), refused), (WAITING_MAX, 10));
@@ -192,9 +192,9 @@ mod tests {
             asking.answered(peer.number, 0, Reply::Is(false));
         };
         let (asked, ()) = tokio::join!(asking.ask(&peer, Question::Status), answer);
-        assert_eq!(asked, Some(Reply::Is(false)));
+        assert!(matches!(asked, Some(Reply::Is(false))));
         let gone = async { asking.gone(peer.number) };
         let (asked, ()) = tokio::join!(asking.ask(&peer, Question::Status), gone);
-        assert_eq!((asked, asking.len()), (None, 0));
+        assert!(asked.is_none() && asking.len() == 0);
     }
 }

@@ -14,8 +14,9 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint, standard};
 use bincode::{BorrowDecode, Encode};
 use bytes::Bytes;
 use clarion_core::placement::SlotSet;
-use clarion_core::{Batch, Body, Control, Entry, LogKey};
+use clarion_core::{Batch, Body, Control, Entry, LogKey, Page};
 use clarion_protocol::Offset;
+use clarion_storage::Read;
 
 use super::wire::{Announced, AppendResult, PeerMessage, Question, Reply, WIRE_MIN, wire_max};
 use crate::intake::NewEntry;
@@ -101,6 +102,24 @@ struct WireInterest<'a> {
 }
 
 #[derive(Encode, BorrowDecode)]
+struct WireRead<'a> {
+    log: WireLog<'a>,
+    after: u64,
+    entries_max: u32,
+    bytes_max: u32,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct WirePage<'a> {
+    epoch: u64,
+    entries: Vec<WireEntry<'a>>,
+    head: u64,
+    evicted_to: u64,
+    more: bool,
+}
+
+/// Variants are numbered by their order: new ones go to the end.
+#[derive(Encode, BorrowDecode)]
 enum WireQuestion<'a> {
     Online(Vec<WireLog<'a>>),
     FlushCursors(WireLog<'a>),
@@ -108,13 +127,16 @@ enum WireQuestion<'a> {
     Reload(WireLog<'a>),
     Status,
     Drain,
+    Read(Vec<WireRead<'a>>),
 }
 
+/// As above.
 #[derive(Encode, BorrowDecode)]
 enum WireReply<'a> {
     Each(Vec<bool>),
     Is(bool),
     Text(&'a str),
+    Pages(Vec<Option<WirePage<'a>>>),
 }
 
 /// Variants are numbered by their order: new ones go to the end.
@@ -239,6 +261,9 @@ fn to_wire(message: &PeerMessage) -> WireMessage<'_> {
                 Reply::Each(each) => WireReply::Each(each.clone()),
                 Reply::Is(is) => WireReply::Is(*is),
                 Reply::Text(text) => WireReply::Text(text),
+                Reply::Pages(pages) => {
+                    WireReply::Pages(pages.iter().map(|page| page.as_ref().map(page_to)).collect())
+                }
             };
             WireMessage::Answer { request: *request, reply }
         }
@@ -291,6 +316,25 @@ fn entry_to(entry: &Entry) -> WireEntry<'_> {
     }
 }
 
+fn read_to(read: &Read) -> WireRead<'_> {
+    WireRead {
+        log: log_to(&read.log),
+        after: read.after.0,
+        entries_max: read.entries_max,
+        bytes_max: read.bytes_max,
+    }
+}
+
+fn page_to(page: &Page) -> WirePage<'_> {
+    WirePage {
+        epoch: page.epoch.0,
+        entries: page.entries.iter().map(|entry| entry_to(entry)).collect(),
+        head: page.head.0,
+        evicted_to: page.evicted_to.0,
+        more: page.more,
+    }
+}
+
 fn append_to(entry: &NewEntry) -> WireAppend<'_> {
     WireAppend {
         message: entry.message.0,
@@ -330,6 +374,7 @@ fn question_to(question: &Question) -> WireQuestion<'_> {
         Question::Reload(log) => WireQuestion::Reload(log_to(log)),
         Question::Status => WireQuestion::Status,
         Question::Drain => WireQuestion::Drain,
+        Question::Read(reads) => WireQuestion::Read(reads.iter().map(read_to).collect()),
     }
 }
 

@@ -142,7 +142,8 @@ impl Cluster {
     }
 
     fn answer(&self, peer: Arc<Linked>, request: u64, question: Question) {
-        let (relays, doors) = (Arc::clone(self.router.relays()), self.doors());
+        let (nodes, doors) = (Arc::clone(&self.router.nodes), self.doors());
+        let relays = Arc::clone(&nodes.local);
         task::spawn(async move {
             let notify = async |log: Arc<LogKey>, event| Reply::Is(relays.notify(log, event).await);
             let reply = match question {
@@ -150,6 +151,9 @@ impl Cluster {
                 Question::FlushCursors(log) => notify(log, SessionEvent::FlushCursors).await,
                 Question::Kick(log) => notify(log, SessionEvent::Kicked).await,
                 Question::Reload(log) => notify(log, SessionEvent::Reload).await,
+                Question::Read(reads) => {
+                    return nodes.read_for_other(&peer, request, reads).await;
+                }
                 Question::Status => match doors {
                     Some(doors) => Reply::Text(doors.status().await.to_string()),
                     None => Reply::Is(false),

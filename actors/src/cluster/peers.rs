@@ -26,6 +26,8 @@ pub(crate) struct Linked {
     pub(crate) waiting: AtomicUsize,
     /// Until when it is passed over, Unix milliseconds of the store: it let an append wait too long.
     suspect_until_ms: AtomicU64,
+    /// Until when it is not asked to read for this node: it could not.
+    not_asked_until_ms: AtomicU64,
     /// Slots of which this node, their owner, could not tell it everything.
     untold: Mutex<SlotSet>,
     /// Slots of which this node could not tell it, their owner, its interest.
@@ -121,6 +123,14 @@ impl Linked {
         self.suspect_until_ms.load(Ordering::Relaxed) > now_ms
     }
 
+    pub(crate) fn not_asked_until(&self, until_ms: u64) {
+        self.not_asked_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_not_asked(&self, now_ms: u64) -> bool {
+        self.not_asked_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
     /// It said something.
     pub(crate) fn heard(&self) {
         if self.suspect_until_ms.load(Ordering::Relaxed) > 0 {
@@ -175,6 +185,7 @@ impl LinkedPeers {
             port,
             waiting: AtomicUsize::new(0),
             suspect_until_ms: AtomicU64::new(0),
+            not_asked_until_ms: AtomicU64::new(0),
             untold: Mutex::default(),
             unannounced: Mutex::default(),
             grown: Mutex::default(),

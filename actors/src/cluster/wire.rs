@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use clarion_core::placement::SlotSet;
-use clarion_core::{Batch, LogKey, Mode};
+use clarion_core::{Batch, LogKey, Mode, Page};
 use clarion_protocol::{Offset, ProductId};
-use clarion_storage::{Appended, StoreError, StoreResult};
+use clarion_storage::{Appended, Read, StoreError, StoreResult};
 
 use super::port::Lane;
 use crate::intake::NewEntry;
@@ -122,14 +122,18 @@ pub(crate) enum Question {
     Status,
     /// Drain.
     Drain,
+    /// Pages of logs: the store does not answer the asker.
+    Read(Vec<Read>),
 }
 
 /// Its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Reply {
     Each(Vec<bool>),
     Is(bool),
     Text(String),
+    /// Without those that could not be read.
+    Pages(Vec<Option<Page>>),
 }
 
 impl PeerMessage {

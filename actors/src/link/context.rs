@@ -15,6 +15,7 @@ use clarion_storage::{
 
 use crate::cursors::CursorBuffer;
 use crate::link::inbox::{Answer, Grant, Item, LinkInbox, Refused};
+use crate::nodes::Nodes;
 use crate::products::{KnownProduct, Products};
 use crate::push::Turn;
 use crate::relay::{Relays, Subscriber};
@@ -52,6 +53,7 @@ pub(crate) struct LinkContext {
     /// The isolation group whose products are served; none if the node is alone.
     group: Option<Arc<str>>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) relays: Arc<Relays>,
     pub(crate) products: Arc<Products>,
     pub(crate) limits: LinkLimits,
@@ -96,16 +98,18 @@ impl LinkContext {
         node: String,
         group: Option<Arc<str>>,
         store: Arc<dyn Store>,
-        relays: Arc<Relays>,
+        nodes: Arc<Nodes>,
         products: Arc<Products>,
         limits: LinkLimits,
         session_limits: SessionLimits,
     ) -> Self {
         let (names, places, sessions) = (RwLock::default(), Arc::default(), Mutex::default());
+        let relays = Arc::clone(&nodes.local);
         Self {
             node,
             group,
             store,
+            nodes,
             relays,
             products,
             limits,
@@ -463,7 +467,7 @@ impl LinkContext {
         if read.log.kind.is_wide() {
             self.relays.read(read, subscriber);
         } else {
-            task::spawn(crate::relay::read_for(Arc::clone(&self.store), read, subscriber));
+            task::spawn(crate::relay::read_for(Arc::clone(&self.nodes), read, subscriber));
         }
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use clarion_core::LogKey;
 use clarion_core::placement::{self, SlotSet};
 use clarion_protocol::Offset;
-use clarion_storage::Store;
 
 use super::{RelayMessage, RelayState};
 use crate::cluster::heals::Heal;
+use crate::nodes::Nodes;
 use crate::owner::head_read;
 use crate::supervisor::Slot;
 use crate::task;
@@ -98,10 +98,11 @@ impl RelayState {
         if logs.is_empty() {
             return;
         }
-        let (store, slot) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
+        let (nodes, slot) = (self.nodes(), Arc::clone(&self.arguments.slot));
         task::spawn(async move {
+            let Some(nodes) = nodes else { return };
             for logs in logs.chunks(HEAD_CHECK_SLICE) {
-                let pages = store.read(logs.iter().cloned().map(head_read).collect()).await;
+                let pages = nodes.read(logs.iter().cloned().map(head_read).collect()).await;
                 let heads = logs.iter().cloned().zip(pages);
                 let heads = heads.filter_map(|(log, page)| Some((log, page.ok()?.head))).collect();
                 let found = Found::Check { sure: false };
@@ -168,10 +169,12 @@ impl RelayState {
         slots.extend(logs[..failed].iter().map(|log| placement::slot_of(log)));
         let number = fastrand::u64(..);
         self.comparing.running = Some((number, Wanted { slots, heals }));
-        let (store, relay) = (Arc::clone(&self.arguments.store), Arc::clone(&self.arguments.slot));
-        let failed = Arc::clone(&self.comparing.failed);
+        let (relay, failed) =
+            (Arc::clone(&self.arguments.slot), Arc::clone(&self.comparing.failed));
         let running = Running { relay, failed, number, whole: false };
-        task::spawn(compare_with_store(store, running, logs));
+        if let Some(nodes) = self.nodes() {
+            task::spawn(compare_with_store(nodes, running, logs));
+        }
     }
 
     pub(super) async fn heads_found(&mut self, heads: Vec<(Arc<LogKey>, Offset)>, found: Found) {
@@ -228,14 +231,10 @@ impl RelayState {
 
 /// Reads heads, some at a time, and each log once. A read that brings nothing ends it: the store is
 /// away, and the rest is read first the next time.
-async fn compare_with_store(
-    store: Arc<dyn Store>,
-    mut running: Running,
-    mut logs: Vec<Arc<LogKey>>,
-) {
+async fn compare_with_store(nodes: Arc<Nodes>, mut running: Running, mut logs: Vec<Arc<LogKey>>) {
     while !logs.is_empty() {
         let some = logs.split_off(logs.len().saturating_sub(HEAD_CHECK_SLICE));
-        let pages = store.read(some.iter().cloned().map(head_read).collect()).await;
+        let pages = nodes.read(some.iter().cloned().map(head_read).collect()).await;
         let mut heads = Vec::with_capacity(some.len());
         let mut failed = Vec::new();
         for (log, page) in some.into_iter().zip(pages) {

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use crate::cluster::heals::Heal;
 use crate::link::inbox::{Item, SessionEvent};
 use crate::link_shard::uptime_s;
-use crate::nodes::NodeNumber;
+use crate::nodes::{NodeNumber, Nodes};
 use crate::router::Router;
 use crate::supervisor::Slot;
 use crate::{fault, task};
@@ -328,6 +328,8 @@ impl RelayState {
     }
 
     fn read(&mut self, pending: &mut PendingRead) {
+        // What ends is answered by the drop.
+        let Some(nodes) = self.nodes() else { return };
         let Some((read, subscriber)) = pending.asked.take() else { return };
         let found = match self.logs.get(&read.log) {
             Some(Readers::Many(wide)) => wide.ring.read(&read, Some(wide.head.known)),
@@ -339,10 +341,13 @@ impl RelayState {
                 log: subscriber.alias,
                 page: Some(Box::new(page)),
             }),
-            None => {
-                drop(task::spawn(read_for(Arc::clone(&self.arguments.store), read, subscriber)))
-            }
+            None => drop(task::spawn(read_for(nodes, read, subscriber))),
         }
+    }
+
+    /// The way to all nodes; none once the system ends.
+    fn nodes(&self) -> Option<Arc<Nodes>> {
+        Some(Arc::clone(&self.arguments.router.upgrade()?.nodes))
     }
 
     fn notify(&mut self, log: &Arc<LogKey>, event: SessionEvent) -> bool {
@@ -383,9 +388,9 @@ impl RelayState {
     }
 }
 
-/// Reads from the store and leaves the page.
-pub(crate) async fn read_for(store: Arc<dyn Store>, read: Read, subscriber: Subscriber) {
-    let page = match store.read(vec![read]).await.pop() {
+/// Reads, and leaves the page.
+pub(crate) async fn read_for(nodes: Arc<Nodes>, read: Read, subscriber: Subscriber) {
+    let page = match nodes.read(vec![read]).await.pop() {
         Some(Ok(page)) => Some(Box::new(page)),
         Some(Err(error)) => {
             tracing::warn!(%error, "a read failed");

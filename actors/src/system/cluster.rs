@@ -145,7 +145,7 @@ impl System {
         }
         let nodes = &self.inner.router.nodes;
         let Some(peer) = nodes.peers.of(id) else { return false };
-        nodes.asking.ask(&peer, Question::Drain).await == Some(Reply::Is(true))
+        matches!(nodes.asking.ask(&peer, Question::Drain).await, Some(Reply::Is(true)))
     }
 
     /// Resolves when somebody wants this node to go: whoever runs it then calls [`System::drain`].

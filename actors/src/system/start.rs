@@ -95,7 +95,7 @@ impl System {
             config.node.id.clone(),
             clustered.then(|| config.node.isolation_group.as_str().into()),
             Arc::clone(&store),
-            Arc::clone(&relays),
+            Arc::clone(&router.nodes),
             Arc::clone(&products),
             link_limits(&config),
             session_limits(&config),

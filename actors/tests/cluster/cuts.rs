@@ -278,6 +278,26 @@ async fn what_a_part_of_the_store_that_is_away_holds_keeps_nothing_else_from_bei
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_alone_does_not_reach_the_store_reads_through_another_one_i12() {
+    let mut world = World::of(&ABC).await;
+    let (terminal, news) = (terminal_of("b", &ABC), topic_of("b", &ABC));
+    let (mut link, _) = world.node("a").open_in(terminal, &[news]).await;
+    link.settle().await;
+    *world.node("a").store.fails.lock().unwrap() = Some(|_| true);
+    // Nothing of it is hinted there: it has to be read, page by page.
+    world.link_of("a", "b").flow(Flow::Loses);
+    let (b, padding) = (world.node("b"), "p".repeat(4000));
+    let of_news = numbered(&format!("news{padding}"), 30);
+    push_all(b, to_topic(news), &of_news).await;
+    push_all(b, to_terminal(terminal), &numbered("inbox", 3)).await;
+    world.cut("a", "b");
+    let got = read_all(&mut link, 33).await;
+    let (to_it, of_topic): (Vec<_>, Vec<_>) = got.into_iter().partition(|t| t.starts_with("inbox"));
+    assert_eq!(to_it, numbered("inbox", 3));
+    assert_eq!(of_topic, of_news);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_part_of_the_store_that_is_away_holds_keeps_no_other_interest_waiting_i4() {
     let world = World::of(&["a", "b"]).await;
     let owner = world.node("b");

@@ -8,6 +8,7 @@ use clarion_storage::memory::MemoryStore;
 use tokio::time::Instant;
 
 use crate::links::Flow;
+use crate::store::Fails;
 use crate::support::*;
 use crate::world::*;
 
@@ -134,14 +135,19 @@ async fn a_store_that_is_away_holds_up_healing_and_the_figure_tells() {
     let mut world = world().await;
     let (mut link, _) = world.node("a").open_in("t1", &[topic_of("b", &ABC)]).await;
     link.settle().await;
-    let a = world.node("a");
-    *a.store.fails.lock().unwrap() = Some(|_| true);
-    let (before, began) = (figure(a, "count").await, Instant::now());
+    let fail = |world: &World, fails: Option<Fails>| {
+        // Another node would read for it.
+        for name in ABC {
+            *world.node(name).store.fails.lock().unwrap() = fails;
+        }
+    };
+    fail(&world, Some(|_| true));
+    let (before, began) = (figure(world.node("a"), "count").await, Instant::now());
     world.cut("a", "b");
     tokio::time::sleep(Duration::from_secs(10)).await;
     let a = world.node("a");
     assert!(figure(a, "running").await > 0);
-    *a.store.fails.lock().unwrap() = None;
+    fail(&world, None);
     a.until("it is healed", async || figure(a, "running").await == 0).await;
     assert!(figure(a, "count").await > before);
     let longest = Duration::from_millis(figure(a, "longest_ms").await);

@@ -8,10 +8,12 @@ use crate::fault::{Act, Fault};
 use crate::run::{Run, Setting};
 use crate::world::Component;
 
-/// Nothing is accepted without a store.
+/// Nothing is accepted without a store. And who is a member of what goes back with it, which no
+/// terminal is told: nobody leaves or joins.
 #[allow(clippy::unnecessary_wraps, reason = "a setting of a scenario may fail")]
 pub(super) fn without_a_store(mut setting: Setting) -> Result<Setting, Failure> {
     (setting.overlap_min, setting.overlap_total_min) = (0, 0);
+    setting.size.members_change = false;
     Ok(setting)
 }
 

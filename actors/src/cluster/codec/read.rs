@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clarion_core::placement::SlotSet;
-use clarion_core::{Batch, Body, Control, Entry, LogKey, LogKind};
+use clarion_core::{Batch, Body, Control, Entry, LogKey, LogKind, Page};
 use clarion_protocol::{Epoch, MessageId, Offset, ProductId, TerminalId, TopicName, UserId};
-use clarion_storage::{Appended, LogLimits};
+use clarion_storage::{Appended, LogLimits, Read};
 
 use super::{
     Unreadable, WireAppend, WireBatch, WireBody, WireEntry, WireHead, WireInterest, WireLog,
-    WireMessage, WireQuestion, WireReply, WireResult,
+    WireMessage, WirePage, WireQuestion, WireRead, WireReply, WireResult,
 };
 use crate::cluster::wire::{Announced, AppendResult, PeerMessage, Question, Reply};
 use crate::intake::NewEntry;
@@ -61,6 +61,10 @@ pub(super) fn from_wire(wire: WireMessage<'_>) -> Result<PeerMessage, Unreadable
                 WireReply::Each(each) => Reply::Each(each),
                 WireReply::Is(is) => Reply::Is(is),
                 WireReply::Text(text) => Reply::Text(text.to_owned()),
+                WireReply::Pages(pages) => {
+                    let page = |page: Option<_>| page.map(page_from).transpose();
+                    Reply::Pages(pages.into_iter().map(page).collect::<Result<_, _>>()?)
+                }
             };
             PeerMessage::Answer { request, reply }
         }
@@ -122,6 +126,11 @@ fn batch_from(batch: WireBatch<'_>) -> Result<Arc<Batch>, Unreadable> {
     if batch.entries.is_empty() {
         return Err(Unreadable("an empty batch"));
     }
+    let log = log_from(&batch.log)?;
+    Ok(Arc::new(Batch::new(log, Epoch(batch.epoch), entries_from(batch.entries)?)))
+}
+
+fn entries_from(entries: Vec<WireEntry<'_>>) -> Result<Vec<Arc<Entry>>, Unreadable> {
     let entry = |entry: WireEntry<'_>| {
         Ok(Arc::new(Entry::new(
             Offset(entry.offset),
@@ -131,9 +140,26 @@ fn batch_from(batch: WireBatch<'_>) -> Result<Arc<Batch>, Unreadable> {
             body_from(entry.body)?,
         )))
     };
-    let log = log_from(&batch.log)?;
-    let entries = batch.entries.into_iter().map(entry).collect::<Result<_, _>>()?;
-    Ok(Arc::new(Batch::new(log, Epoch(batch.epoch), entries)))
+    entries.into_iter().map(entry).collect()
+}
+
+fn page_from(page: WirePage<'_>) -> Result<Page, Unreadable> {
+    Ok(Page {
+        epoch: Epoch(page.epoch),
+        entries: entries_from(page.entries)?,
+        head: Offset(page.head),
+        evicted_to: Offset(page.evicted_to),
+        more: page.more,
+    })
+}
+
+fn read_from(read: &WireRead<'_>) -> Result<Read, Unreadable> {
+    Ok(Read {
+        log: log_from(&read.log)?,
+        after: Offset(read.after),
+        entries_max: read.entries_max,
+        bytes_max: read.bytes_max,
+    })
 }
 
 fn append_from(log: &Arc<LogKey>, append: WireAppend<'_>) -> Result<NewEntry, Unreadable> {
@@ -184,5 +210,8 @@ fn question_from(question: WireQuestion<'_>) -> Result<Question, Unreadable> {
         WireQuestion::Reload(log) => Question::Reload(log_from(&log)?),
         WireQuestion::Status => Question::Status,
         WireQuestion::Drain => Question::Drain,
+        WireQuestion::Read(reads) => {
+            Question::Read(reads.iter().map(read_from).collect::<Result<_, _>>()?)
+        }
     })
 }

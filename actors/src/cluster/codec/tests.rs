@@ -70,6 +70,10 @@ fn all() -> Vec<PeerMessage> {
     ];
     let heads = || vec![(inbox(), Offset(300))];
     let user = LogKey::user(&product(), &UserId::new("u1").unwrap());
+    let read = Read { log: inbox(), after: Offset(300), entries_max: 64, bytes_max: 65_536 };
+    let head = Read { log: Arc::clone(&user), ..read.clone() };
+    let (epoch, entries) = (Epoch(9), batch().entries.clone());
+    let page = Page { epoch, entries, head: Offset(300), evicted_to: Offset(1), more: true };
     vec![
         PeerMessage::Append { request: 1, entries: vec![append()] },
         PeerMessage::Appended { request: 1, results },
@@ -95,9 +99,11 @@ fn all() -> Vec<PeerMessage> {
         PeerMessage::Ask { request: 2, question: Question::Reload(inbox()) },
         PeerMessage::Ask { request: 2, question: Question::Status },
         PeerMessage::Ask { request: 2, question: Question::Drain },
+        PeerMessage::Ask { request: 2, question: Question::Read(vec![read, head]) },
         PeerMessage::Answer { request: 2, reply: Reply::Each(vec![true, false]) },
         PeerMessage::Answer { request: 2, reply: Reply::Is(true) },
         PeerMessage::Answer { request: 2, reply: Reply::Text("{}".into()) },
+        PeerMessage::Answer { request: 2, reply: Reply::Pages(vec![Some(page), None]) },
         PeerMessage::ProductChanged { product: product() },
         PeerMessage::Hello,
     ]
