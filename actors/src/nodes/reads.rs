@@ -3,6 +3,7 @@
 //! were not hinted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clarion_core::Page;
 use clarion_storage::{Read, StoreResult};
@@ -24,22 +25,52 @@ const ASKED_MAX: usize = 2;
 /// all, asking each other must not be what keeps them busy.
 const NOT_ASKED_MS: u64 = 1000;
 
+/// While the store gave this node nothing, how often one read waits for it all the same, in milliseconds:
+/// it may take seconds to fail.
+const OWN_AGAIN_MS: u64 = 1000;
+
 /// What is under way.
 pub(super) struct Turns {
     asked: Semaphore,
     served: Semaphore,
+    /// When a read asks the store before it asks other nodes, Unix milliseconds of the store; 0: each
+    /// does, the last one found something.
+    own_from_ms: AtomicU64,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { asked: Semaphore::new(AT_ONCE_MAX), served: Semaphore::new(AT_ONCE_MAX) }
+        let turns = || Semaphore::new(AT_ONCE_MAX);
+        Self { asked: turns(), served: turns(), own_from_ms: AtomicU64::new(0) }
+    }
+}
+
+impl Turns {
+    /// Whether a read asks the store first; of those that may find out whether it answers again, one.
+    fn own_first(&self, now_ms: u64) -> bool {
+        let from_ms = self.own_from_ms.load(Ordering::Relaxed);
+        let again = || {
+            let next_ms = now_ms + OWN_AGAIN_MS;
+            let order = Ordering::Relaxed;
+            self.own_from_ms.compare_exchange(from_ms, next_ms, order, order).is_ok()
+        };
+        from_ms == 0 || (from_ms <= now_ms && again())
     }
 }
 
 impl Nodes {
     /// Pages, in the order of the reads, at most [`HEADS_MAX`] of them.
     pub(crate) async fn read(&self, reads: Vec<Read>) -> Vec<StoreResult<Page>> {
+        if !self.turns.own_first(self.store.time_ms()) {
+            let found = self.read_elsewhere(reads.clone()).await;
+            if found.len() == reads.len() && found.iter().all(Option::is_some) {
+                return found.into_iter().flatten().map(Ok).collect();
+            }
+        }
         let mut pages = self.store.read(reads.clone()).await;
+        let nothing = !pages.is_empty() && pages.iter().all(Result::is_err);
+        let own_from_ms = if nothing { self.store.time_ms() + OWN_AGAIN_MS } else { 0 };
+        self.turns.own_from_ms.store(own_from_ms, Ordering::Relaxed);
         let is_missed = pages.iter().map(Result::is_err).collect::<Vec<_>>();
         if is_missed.contains(&true) {
             let missed = reads.into_iter().zip(&is_missed).filter(|(_, missed)| **missed);
@@ -158,6 +189,16 @@ mod tests {
         for wrong in [Vec::new(), vec![everything(); HEADS_MAX + 1]] {
             assert!(matches!(nodes.pages_for_other(wrong).await, Reply::Is(false)));
         }
+    }
+
+    #[test]
+    fn while_the_store_gives_nothing_one_read_a_second_waits_for_it() {
+        let turns = Turns::default();
+        assert!(turns.own_first(5) && turns.own_first(5), "it answers");
+        turns.own_from_ms.store(5 + OWN_AGAIN_MS, Ordering::Relaxed);
+        assert!(!turns.own_first(4 + OWN_AGAIN_MS));
+        assert!(turns.own_first(5 + OWN_AGAIN_MS) && !turns.own_first(5 + OWN_AGAIN_MS));
+        assert!(turns.own_first(5 + 2 * OWN_AGAIN_MS));
     }
 
     #[tokio::test]
