@@ -126,6 +126,7 @@ impl Run {
             program: said(&program, &["--version"]),
             again: options.arguments(scenario),
             heartbeat_ms: options::HEARTBEAT_MS,
+            slack_ms: options::SLACK_MS,
             window: options::WINDOW,
         };
         let history = History::create(&directory.join(HISTORY_FILE), about);

@@ -15,7 +15,7 @@ pub static INVARIANT: Invariant = Invariant {
 
 fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let measured = measure(facts.records);
-    let judged = judge(&measured, facts.run.heartbeat_ms);
+    let judged = judge(&measured, facts.run.heartbeat_ms, facts.run.slack_ms);
     for one in judged.too_long.iter().filter(|one| !one.is_excused) {
         let faults = measured.windows.iter().enumerate();
         let concerns = |index: usize| one.of.iter().any(|(window, _)| *window == index);

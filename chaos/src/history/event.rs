@@ -50,6 +50,10 @@ pub struct About {
     pub again: String,
     /// The longest heartbeat that terminals are told, milliseconds.
     pub heartbeat_ms: u64,
+    /// How much longer than expected a fault may interrupt, milliseconds: the program was built
+    /// without optimisation.
+    #[serde(default)]
+    pub slack_ms: u64,
     /// Messages of a log that a session may have unacknowledged: so many may come again with a
     /// fault.
     pub window: u32,

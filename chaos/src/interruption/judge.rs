@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{BUSY_PERCENT, Bound, Expects, Kind, Measured, Quiet, Wait, ms};
+use super::{BUSY_PERCENT, Bound, Expects, Kind, Measured, Quiet, Wait, Window, ms};
 
 /// No fault is asked to be better than this, milliseconds, however quick the machine is without one;
 /// the README says why.
@@ -23,15 +23,18 @@ impl Limit {
     /// What a fault expects in a run of which this is known. What is not understood sets no limit: it
     /// stands in no history of a run.
     #[must_use]
-    pub fn of(expects: &str, quiet: &Quiet, heartbeat_ms: u64) -> Self {
+    pub fn of(expects: &str, quiet: &Quiet, heartbeat_ms: u64, slack_ms: u64) -> Self {
         let expects = expects.parse().unwrap_or(Expects::INTERRUPTS);
-        let limit = |bound, usual: f64| match bound {
-            // What is slow by itself, as all is without hints, has the noise on top.
-            Bound::Baseline if usual > NOISE_MS => Some(usual + NOISE_MS),
-            Bound::Baseline => Some(NOISE_MS),
-            Bound::Ms(ms) => Some(ms as f64),
-            Bound::Heartbeat(ms) => Some((heartbeat_ms + ms) as f64),
-            Bound::None => None,
+        let limit = |bound, usual: f64| {
+            let ms = match bound {
+                // What is slow by itself, as all is without hints, has the noise on top.
+                Bound::Baseline if usual > NOISE_MS => usual + NOISE_MS,
+                Bound::Baseline => NOISE_MS,
+                Bound::Ms(ms) => ms as f64,
+                Bound::Heartbeat(ms) => (heartbeat_ms + ms) as f64,
+                Bound::None => return None,
+            };
+            Some(ms + slack_ms as f64)
         };
         let (push, delivery) = (quiet.push.p999_ms, quiet.delivery.p999_ms);
         Self {
@@ -77,10 +80,10 @@ pub struct Judged {
 /// Judges what was measured. A wait that several faults concern may be as long as all of them may be
 /// together: nobody knows which it was.
 #[must_use]
-pub fn judge(measured: &Measured, heartbeat_ms: u64) -> Judged {
+pub fn judge(measured: &Measured, heartbeat_ms: u64, slack_ms: u64) -> Judged {
     let Measured { windows, quiet, longest, machine } = measured;
-    let limits: Vec<Limit> =
-        windows.iter().map(|window| Limit::of(&window.expects, quiet, heartbeat_ms)).collect();
+    let limit = |window: &Window| Limit::of(&window.expects, quiet, heartbeat_ms, slack_ms);
+    let limits: Vec<Limit> = windows.iter().map(limit).collect();
     let too_long = longest.iter().filter_map(|(of, wait)| {
         let parts = of.iter().map(|(window, kind)| limits[*window].of_kind(*kind));
         let limit_ms: f64 = parts.sum::<Option<f64>>()?;
@@ -142,14 +145,17 @@ mod tests {
     fn limits_are_what_is_expected() {
         let slow = Spread { p999_ms: 2_500.0, ..Spread::default() };
         let quiet = Quiet { push: slow, delivery: Spread::default() };
-        let of = |expects: Expects| {
+        let with = |expects: Expects, slack_ms| {
             let Limit { push_ms, delivery_ms, own_ms } =
-                Limit::of(&expects.to_string(), &quiet, 2_000);
+                Limit::of(&expects.to_string(), &quiet, 2_000, slack_ms);
             (push_ms, delivery_ms, own_ms)
         };
+        let of = |expects| with(expects, 0);
         let hung = Expects { own: Bound::Heartbeat(10_000), ..Expects::all(Bound::Ms(6_000)) };
         assert_eq!(of(hung), (Some(6e3), Some(6e3), Some(12e3)));
         assert_eq!(of(Expects::NOTHING), (Some(3e3), Some(500.0), Some(500.0)));
         assert_eq!(of(Expects::INTERRUPTS), (None, None, None));
+        assert_eq!(with(hung, 10), (Some(6_010.0), Some(6_010.0), Some(12_010.0)));
+        assert_eq!(with(Expects::INTERRUPTS, 10), (None, None, None));
     }
 }

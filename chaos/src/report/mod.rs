@@ -95,7 +95,7 @@ impl Report {
             }
         }
         let mut measured = interruption::measure(records);
-        let judged = interruption::judge(&measured, run.heartbeat_ms);
+        let judged = interruption::judge(&measured, run.heartbeat_ms, run.slack_ms);
         let told = |one: &interruption::TooLong| one.told(&measured);
         let (excused, too_long): (Vec<_>, Vec<_>) =
             judged.too_long.iter().partition(|one| one.is_excused);

@@ -33,6 +33,9 @@ const HEAD_CHECK_OFF: &str = "[actors]\nhead_check_ms = 3600000";
 /// Nothing but the slow head check finds what is new.
 const HEAD_CHECK_ALONE: &str = "[actors]\nhead_check_ms = 300";
 
+/// How much longer than expected a fault may interrupt: without optimisation every process takes several
+/// times as long, sentinels and proxies wait for processors, too, and a run measures that.
+pub(super) const SLACK_MS: u64 = if cfg!(debug_assertions) { 2_000 } else { 0 };
 /// What terminals are told at most, as above.
 pub(super) const HEARTBEAT_MS: u64 = 2_000;
 /// Messages of a log that a session may have unacknowledged, as the nodes' config has it by default.

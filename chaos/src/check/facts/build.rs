@@ -10,7 +10,7 @@ use super::{
     Acknowledged, Answer, Answered, At, Busy, Counting, Delivery, Facts, Fault, Gap, Held, Log,
     Membership, NONE, Push, Run, Sample, Session, Stored, Target, Terminal, split,
 };
-use crate::history::{self, Ending, Event, Record};
+use crate::history::{self, About, Ending, Event, Record};
 
 /// Faults that hold up nobody else: what they break stays where it is.
 const DISTURB_NOTHING: [&str; 2] = ["clock", "flood"];
@@ -66,7 +66,8 @@ impl<'a> Builder<'a> {
         match &record.event {
             Event::Run(about) => {
                 let window = u64::from(about.window);
-                self.run = Run { window, heartbeat_ms: about.heartbeat_ms };
+                let About { heartbeat_ms, slack_ms, .. } = **about;
+                self.run = Run { window, heartbeat_ms, slack_ms };
             }
             Event::Terminal { who, product, user, client, .. } => {
                 let number = self.terminals.len() as u32;

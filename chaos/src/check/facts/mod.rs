@@ -66,6 +66,8 @@ pub struct Run {
     pub window: u64,
     /// The longest heartbeat that terminals are told.
     pub heartbeat_ms: u64,
+    /// How much longer than expected a fault may interrupt, milliseconds.
+    pub slack_ms: u64,
 }
 
 pub struct Terminal<'a> {
