@@ -105,8 +105,7 @@ struct Run {
     /// Switch the slow head check off: hints and hand-overs must bring everything
     #[arg(long, conflicts_with = "no_hints")]
     no_head_check: bool,
-    /// Let terminals join and leave topics during the run. What is pushed to one whose membership
-    /// changes at the moment at which a Redis master dies may wait longer than is expected (C30)
+    /// Let terminals join and leave topics during the run, and back-ends take some out and put them back
     #[arg(long)]
     members: bool,
     /// Have the nodes break a promise: the name of a mutant, as `mutants --list` shows them
