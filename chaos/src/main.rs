@@ -105,9 +105,6 @@ struct Run {
     /// Switch the slow head check off: hints and hand-overs must bring everything
     #[arg(long, conflicts_with = "no_hints")]
     no_head_check: bool,
-    /// Let terminals join and leave topics during the run, and back-ends take some out and put them back
-    #[arg(long)]
-    members: bool,
     /// Have the nodes break a promise: the name of a mutant, as `mutants --list` shows them
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -199,7 +196,6 @@ fn run(arguments: &Run) -> Result<bool, Failure> {
             keep: arguments.keep.as_ref().map(|keep| keep.join(scenario.name)),
             no_hints: arguments.no_hints,
             no_head_check: arguments.no_head_check,
-            members: arguments.members,
             mutant: arguments.mutant.clone(),
         };
         match unless_interrupted(scenario::run(scenario, options))? {

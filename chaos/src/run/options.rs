@@ -133,8 +133,6 @@ pub struct Options {
     pub no_hints: bool,
     /// The slow head check is off.
     pub no_head_check: bool,
-    /// Members of topics change during the run.
-    pub members: bool,
     /// The nodes break a promise: the name of a [mutant](crate::mutants).
     pub mutant: Option<String>,
 }
@@ -153,12 +151,9 @@ impl Options {
         let minutes = self.minutes.map_or_else(String::new, |m| format!(" --minutes {m}"));
         let hints = if self.no_hints { " --no-hints" } else { "" };
         let head_check = if self.no_head_check { " --no-head-check" } else { "" };
-        let members = if self.members { " --members" } else { "" };
         let mutant = self.mutant.as_ref().map_or_else(String::new, |m| format!(" --mutant {m}"));
         let name = scenario.name;
-        format!(
-            "run {name} --profile {profile} --seed {seed}{minutes}{hints}{head_check}{members}{mutant}"
-        )
+        format!("run {name} --profile {profile} --seed {seed}{minutes}{hints}{head_check}{mutant}")
     }
 
     /// The command that makes such a run again.
@@ -194,8 +189,8 @@ impl Setting {
     /// When there is no such world, or the scenario cannot have it so.
     pub(crate) fn of(scenario: &Scenario, options: &Options) -> Result<Self, Failure> {
         let plan = WorldPlan::named(scenario.world)?.common(COMMON)?;
-        let members_change = options.members;
-        let size = Size { products: 2, terminals: 12, pushes_per_s: PUSHES_PER_S, members_change };
+        let size =
+            Size { products: 2, terminals: 12, pushes_per_s: PUSHES_PER_S, members_change: true };
         let mut setting = (scenario.setting)(Self {
             plan,
             size,
