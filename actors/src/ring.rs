@@ -60,11 +60,11 @@ impl TailRing {
         (self.entries, self.bytes) = (0, 0);
     }
 
-    /// The page, if everything behind `read.after` is here.
-    pub(crate) fn read(&self, read: &Read, head: Option<Offset>) -> Option<Page> {
+    /// The page, if everything from behind `read.after` up to the head is here.
+    pub(crate) fn read(&self, read: &Read, head: Offset) -> Option<Page> {
         let first = self.batches.front()?.entries.first()?;
         let newest = self.batches.back()?.entries.last()?.offset;
-        if read.after < first.predecessor || head.is_some_and(|head| head > newest) {
+        if read.after < first.predecessor || head > newest {
             return None;
         }
         let mut entries = Vec::new();

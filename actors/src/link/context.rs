@@ -7,7 +7,7 @@ use std::time::Duration;
 use clarion_core::session::SessionLimits;
 use clarion_core::{LogKey, LogKind};
 use clarion_protocol::terminal::{Open, SessionNumber};
-use clarion_protocol::{Code, ProductId, TerminalId, TopicName};
+use clarion_protocol::{Code, Offset, ProductId, TerminalId, TopicName};
 use clarion_storage::{
     OpenSession, OpenedLog, Read, Store, StoreError, Subscribe, SubscribeBy, SubscribeOutcome,
     SubscriptionState, Unsubscribe, UnsubscribeOutcome,
@@ -462,10 +462,11 @@ impl LinkContext {
         Some(Some(OpenedLog { log, epoch: now, cursor_epoch: epoch, cursor, attempts, head }))
     }
 
-    /// Reads a log for a session: wide ones through their relay, which often has it in memory.
-    pub(crate) fn read(&self, read: Read, subscriber: Subscriber) {
+    /// Reads a log for a session that knows how far it goes: wide ones through their relay, which often
+    /// has it in memory.
+    pub(crate) fn read(&self, read: Read, known: Offset, subscriber: Subscriber) {
         if read.log.kind.is_wide() {
-            self.relays.read(read, subscriber);
+            self.relays.read(read, known, subscriber);
         } else {
             task::spawn(crate::relay::read_for(Arc::clone(&self.nodes), read, subscriber));
         }

@@ -439,10 +439,10 @@ impl Host {
                     let frame = NodeFrame::Gap { s, l: log, epoch, from, to, reason };
                     encode::frame(around.out, &frame);
                 }
-                Effect::Read { log, after, entries_max, bytes_max } => {
+                Effect::Read { log, after, entries_max, bytes_max, known } => {
                     if let Some(key) = self.session.log(log) {
                         let read = Read { log: Arc::clone(key), after, entries_max, bytes_max };
-                        around.context.read(read, self.subscriber(log, around.inbox));
+                        around.context.read(read, known, self.subscriber(log, around.inbox));
                     }
                 }
                 Effect::Save { log, epoch, cursor, attempts, settled } => {

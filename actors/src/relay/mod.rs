@@ -97,6 +97,8 @@ impl ractor::Message for RelayMessage {}
 /// A read that is owed an answer: whoever drops it unanswered, a crash too, answers that it failed.
 pub(crate) struct PendingRead {
     asked: Option<(Read, Subscriber)>,
+    /// How far the session knows the log to go: the store may have told it more than hints did here.
+    known: Offset,
 }
 
 impl Drop for PendingRead {
@@ -332,7 +334,7 @@ impl RelayState {
         let Some(nodes) = self.nodes() else { return };
         let Some((read, subscriber)) = pending.asked.take() else { return };
         let found = match self.logs.get(&read.log) {
-            Some(Readers::Many(wide)) => wide.ring.read(&read, Some(wide.head.known)),
+            Some(Readers::Many(wide)) => wide.ring.read(&read, wide.head.known.max(pending.known)),
             _ => None,
         };
         match found {

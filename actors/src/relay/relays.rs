@@ -180,9 +180,10 @@ impl Relays {
     }
 
     /// Reads for a session: from memory if it can, else from the store. Leaves `Item::Page`.
-    pub(crate) fn read(&self, read: Read, subscriber: Subscriber) {
+    pub(crate) fn read(&self, read: Read, known: Offset, subscriber: Subscriber) {
         let slot = self.of(&read.log);
-        let _ = slot.cast(RelayMessage::Read(PendingRead { asked: Some((read, subscriber)) }));
+        let asked = Some((read, subscriber));
+        let _ = slot.cast(RelayMessage::Read(PendingRead { asked, known }));
     }
 
     /// Which of these inboxes have a live session.

@@ -205,7 +205,7 @@ impl Listener<'_> {
     async fn reads(&self, message: MessageId, appended: &Appended) -> bool {
         let (log, after) = (Arc::clone(self.log), appended.predecessor);
         let read = Read { log, after, entries_max: 1, bytes_max: 4096 };
-        self.relays.read(read, self.subscriber.clone());
+        self.relays.read(read, appended.offset, self.subscriber.clone());
         loop {
             if let Item::Page { page, .. } = self.next().await {
                 return page

@@ -1,9 +1,15 @@
 //! Sessions that end and come back.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use crate::support::*;
+use clarion_core::{Body, LogKey};
 use clarion_protocol::terminal::{Cursor, TerminalFrame};
-use clarion_protocol::{Code, LogName};
-use clarion_storage::Store;
+use clarion_protocol::{Code, LogName, MessageId};
+use clarion_storage::memory::MemoryStore;
+use clarion_storage::{Append, LogLimits, Store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_session_goes_on_where_it_was_acknowledged() {
@@ -60,6 +66,32 @@ async fn a_terminal_far_behind_gets_everything_in_order_while_more_is_pushed() {
     let (got, ()) = tokio::join!(link.messages_acked(600), more);
     let expected: Vec<_> = (0..600).map(|number: u32| number.to_string()).collect();
     assert_eq!(texts(&got), expected);
+}
+
+/// The store tells a session that begins how far its logs go; hints of that may still be on their way to
+/// its node, and what the node has in memory ends before them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_of_more_than_is_in_memory_is_not_put_off() {
+    // Nothing that is put off is ever done by its clock.
+    let store = Arc::new(MemoryStore::frozen_at_ms(1_900_000_000_000));
+    let node = Node::over(Arc::clone(&store), |_| {}).await;
+    let (away, _) = node.open_in("away", &["news"]).await;
+    away.cut().await;
+    let (mut reader, _) = node.open_in("reader", &["news"]).await;
+    node.accepted(to_topic("news"), "in memory").await;
+    assert_eq!(texts(&reader.messages(1).await), ["in memory"]);
+    let elsewhere = Append {
+        log: LogKey::topic(&product_id("demo"), &topic("news")),
+        message: MessageId(7),
+        expires_at_ms: u64::MAX,
+        body: Body::Json(Bytes::from_static(b"\"its hint is on its way\"")),
+        limits: LogLimits { entries_max: 10, bytes_max: 1000, evict: true },
+        first_attempt_ms: None,
+        not_after_ms: u64::MAX,
+    };
+    store.append(vec![elsewhere]).await.pop().unwrap().unwrap();
+    let (mut back, _) = node.open("away").await;
+    assert_eq!(texts(&back.messages(2).await), ["in memory", "its hint is on its way"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,6 +105,7 @@ impl LogState {
             after: self.position,
             entries_max: u32::try_from(free).unwrap_or(u32::MAX).min(cx.limits.page_entries).max(1),
             bytes_max: bytes.max(1),
+            known: self.target,
         });
     }
 

@@ -151,6 +151,8 @@ pub enum Effect {
         entries_max: u32,
         /// Most payload bytes.
         bytes_max: u32,
+        /// How far the log is known to go: a page that shows less is older than that.
+        known: Offset,
     },
     /// The cursor of a log moved, or its first attempt count did: to be saved.
     Save {

@@ -43,7 +43,7 @@ impl World {
                 let log = self.log_of(log);
                 self.check_gap(log, to.0, reason, starting);
             }
-            Effect::Read { log, after, entries_max, bytes_max } => {
+            Effect::Read { log, after, entries_max, bytes_max, .. } => {
                 let log = self.log_of(log);
                 assert!(!self.logs[log].session.reading, "one read at a time");
                 assert!(entries_max <= LIMITS.page_entries && bytes_max <= LIMITS.page_bytes);

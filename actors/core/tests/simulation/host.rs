@@ -211,7 +211,7 @@ impl World {
                     let frame = Frame::Gap { log, epoch: epoch.0, to: to.0 };
                     self.tell_terminal(terminal, link, frame);
                 }
-                Effect::Read { log: alias, after, entries_max, bytes_max } => {
+                Effect::Read { log: alias, after, entries_max, bytes_max, .. } => {
                     let Some(log) = self.log_of(host, alias) else { continue };
                     self.audit_read(n, log);
                     let call = Call::Read { log, after: after.0, entries_max, bytes_max };

@@ -115,7 +115,7 @@ pub(super) fn see(effect: &Effect) -> Seen {
         Effect::Deliver { log, again: false, entries } => Seen::Deliver(*log, offsets(entries)),
         Effect::Deliver { log, again: true, entries } => Seen::Again(*log, offsets(entries)),
         Effect::Gap { log, from, to, reason, .. } => Seen::Gap(*log, from.0, to.0, *reason),
-        Effect::Read { log, after, entries_max, bytes_max } => {
+        Effect::Read { log, after, entries_max, bytes_max, .. } => {
             Seen::Read(*log, after.0, *entries_max, *bytes_max)
         }
         Effect::Save { log, cursor, attempts, settled, .. } => {
