@@ -45,6 +45,8 @@ struct Host {
 struct Ways {
     /// How often a rule was asked for: a link and one of its hosts may be cut at the same time.
     rules: HashMap<(Component, Rule, Ipv4Addr), u32>,
+    /// Hosts that are cut off from all others, those that come meanwhile too.
+    off: Vec<(Component, Direction)>,
     /// By the receiver and the sender: of a hundred packets so many are lost.
     losses: BTreeMap<Component, BTreeMap<Component, u8>>,
     /// By the sender and the receiver: bytes a second.
@@ -129,6 +131,10 @@ impl Network {
         );
         batch("ip", &["-n", &space], &orders)?;
         self.hosts.insert(component.clone(), Host { space, ip });
+        let off = self.ways().off.clone();
+        for (host, direction) in off {
+            self.ways_between(&host, std::slice::from_ref(component), direction, true)?;
+        }
         self.place(component).ok_or_else(|| nowhere(component))
     }
 
@@ -188,7 +194,9 @@ impl Network {
     /// # Errors
     /// When the kernel refuses.
     pub fn cut_off(&self, host: &Component, direction: Direction) -> Result<(), Failure> {
-        self.all_ways(host, direction, true)
+        self.ways_between(host, &self.others(host), direction, true)?;
+        self.ways().off.push((host.clone(), direction));
+        Ok(())
     }
 
     /// Takes that back.
@@ -196,17 +204,30 @@ impl Network {
     /// # Errors
     /// When it was not cut off.
     pub fn reconnect(&self, host: &Component, direction: Direction) -> Result<(), Failure> {
-        self.all_ways(host, direction, false)
+        let mut ways = self.ways();
+        let known = ways.off.iter().position(|(off, of)| off == host && *of == direction);
+        let known = known.ok_or_else(|| Failure::new(format!("{host} is not cut off")))?;
+        ways.off.swap_remove(known);
+        drop(ways);
+        self.ways_between(host, &self.others(host), direction, false)
     }
 
-    fn all_ways(&self, host: &Component, direction: Direction, add: bool) -> Result<(), Failure> {
-        let others = self.hosts.keys().filter(|other| *other != host);
-        let others: Vec<Component> = others.cloned().collect();
+    fn others(&self, host: &Component) -> Vec<Component> {
+        self.hosts.keys().filter(|other| *other != host).cloned().collect()
+    }
+
+    fn ways_between(
+        &self,
+        host: &Component,
+        others: &[Component],
+        direction: Direction,
+        add: bool,
+    ) -> Result<(), Failure> {
         if direction != Direction::Out {
-            self.change(host, Rule::From, &others, add)?;
+            self.change(host, Rule::From, others, add)?;
         }
         if direction != Direction::In {
-            for other in &others {
+            for other in others {
                 self.change(other, Rule::From, std::slice::from_ref(host), add)?;
             }
         }

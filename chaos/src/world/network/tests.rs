@@ -155,6 +155,23 @@ fn cuts_of_a_way_and_of_its_host_lie_over_each_other() {
 }
 
 #[test]
+fn who_comes_while_a_host_is_cut_off_does_not_reach_it_until_it_is_reconnected() {
+    let mut town = Town::of(2);
+    let a = town.node(0);
+    town.network.cut_off(&a, Direction::Both).unwrap();
+    let late = Component::Node("node-3".into());
+    let place = town.network.add(&late).unwrap();
+    let at = town.nodes[0].1;
+    let mut client = Program::at(&place, CLIENT, &[]);
+    let mut connects = || client.tell(&format!("c {} {}", at.ip(), at.port())).0;
+    assert_eq!(connects(), "nothing");
+    town.network.reconnect(&a, Direction::Both).unwrap();
+    assert!((0..20).any(|_| connects() == "S"));
+    assert!(town.connects_again(1, 0));
+    assert!(town.network.reconnect(&a, Direction::Both).is_err(), "it is not cut off");
+}
+
+#[test]
 fn a_host_that_hears_nothing_still_speaks_and_the_other_way_round() {
     let mut town = Town::of(2);
     let (a, udp) = (
