@@ -117,11 +117,9 @@ fn cut(found: Found, after: Offset, error: &StoreError) -> StoreResult<Page> {
             page.more = true;
             Ok(page)
         }
-        // Nothing is there but the head, which may still go.
-        None if before == 0 && after >= page.head => {
-            page.head = after;
-            Ok(page)
-        }
+        // Who asks was given everything up to there already. Beyond it nobody is told of a head that may
+        // still go, nor, when only the head was asked for, of the end of all offsets as if it were one.
+        None if before == 0 && after == page.head => Ok(page),
         None => Err(StoreError::Unavailable(format!("not confirmed by replicas: {error}"))),
     }
 }
@@ -129,6 +127,7 @@ fn cut(found: Found, after: Offset, error: &StoreError) -> StoreResult<Page> {
 #[cfg(test)]
 mod tests {
     use clarion_core::{Body, Entry};
+    use clarion_protocol::ids::OFFSET_END;
     use clarion_protocol::{Epoch, MessageId};
 
     use super::*;
@@ -153,6 +152,15 @@ mod tests {
         assert_eq!(page.head, page.entries[1].offset);
         assert!(page.more);
         assert!(cut(found(&[10]), Offset::ZERO, &away).is_err());
+        let nothing = |after| {
+            let mut found = found(&[10]);
+            found.page.entries.clear();
+            (found.page.head, cut(found, after, &away))
+        };
+        let head = nothing(Offset::ZERO).0;
+        assert_eq!(nothing(head).1.unwrap().head, head);
+        assert!(nothing(Offset(head.0 + 1)).1.is_err(), "nor the place that it asked from");
+        assert!(nothing(Offset(OFFSET_END - 1)).1.is_err());
         assert!(!is_young(&found(&[60_000])) && is_young(&found(&[70_000, 59_999])));
     }
 }
