@@ -9,7 +9,7 @@ use clarion_core::{LogKey, Settled};
 use clarion_protocol::milestone::Milestone;
 use clarion_protocol::terminal::SessionNumber;
 use clarion_protocol::{Offset, ProductId, TerminalId};
-use clarion_storage::{CursorSave, SaveOutcome, Store, StoreError};
+use clarion_storage::{CursorSave, SaveOutcome, Seldom, Store, StoreError};
 use tokio::sync::watch;
 
 use crate::link::inbox::{Item, LinkInbox, SessionEvent};
@@ -194,7 +194,10 @@ impl CursorBuffer {
                 }
             }
             if let Some(error) = failed {
-                tracing::warn!(%error, "cursors were not saved; they are tried again");
+                static SAID: Seldom = Seldom::new();
+                if let Some(unsaid) = SAID.turn() {
+                    tracing::warn!(%error, unsaid, "cursors were not saved; they are tried again");
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clarion_core::placement::SlotSet;
 use clarion_core::{Batch, LogKey};
 use clarion_protocol::Offset;
-use clarion_storage::{Read, Store};
+use clarion_storage::{Read, Seldom, Store};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
@@ -395,7 +395,10 @@ pub(crate) async fn read_for(nodes: Arc<Nodes>, read: Read, subscriber: Subscrib
     let page = match nodes.read(vec![read]).await.pop() {
         Some(Ok(page)) => Some(Box::new(page)),
         Some(Err(error)) => {
-            tracing::warn!(%error, "a read failed");
+            static SAID: Seldom = Seldom::new();
+            if let Some(unsaid) = SAID.turn() {
+                tracing::warn!(%error, unsaid, "a read failed");
+            }
             None
         }
         None => None,

@@ -11,6 +11,7 @@ pub mod gathered;
 pub mod memory;
 mod record;
 pub mod redis;
+mod seldom;
 mod store;
 mod task;
 
@@ -19,6 +20,7 @@ pub use record::{
     ApiKey, DEFAULT_GROUP, MessageRecord, MessageTarget, ProductRecord, Subscription,
     SubscriptionState, TerminalRecord, TokenKey,
 };
+pub use seldom::Seldom;
 pub use store::{
     Append, Appended, Claim, ClaimOutcome, ConsumeNonce, CursorSave, Finish, LogLimits, NonceUse,
     OpenSession, OpenedLog, OpenedSession, Read, SaveOutcome, Store, StoreError, StoreHealth,

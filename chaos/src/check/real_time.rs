@@ -1,8 +1,10 @@
 //! C08: a push made after another one was accepted stands behind it.
 
+use std::collections::HashMap;
+
 use clarion_protocol::Offset;
 
-use super::facts::{At, Facts, Push};
+use super::facts::{Answered, Facts, Push};
 use super::{Findings, Invariant};
 
 pub static INVARIANT: Invariant = Invariant {
@@ -14,23 +16,31 @@ pub static INVARIANT: Invariant = Invariant {
 };
 
 fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    // What an answer does not name it did not accept, though it accepted other targets.
+    let mut told: HashMap<(u32, Offset), &Answered> = HashMap::new();
+    for answer in &facts.answered {
+        let first = told.entry((answer.log, answer.offset)).or_insert(answer);
+        if answer.at < first.at {
+            *first = answer;
+        }
+    }
     for (log, of) in (0_u32..).zip(&facts.logs) {
         let stored = of.stored.iter().filter_map(|push| {
             let push = facts.push(*push);
-            let answer = push.accepted?;
             let offset = push.target(log)?.offset?;
+            let answer = told.get(&(log, offset))?;
             // A store that lost its history numbers anew.
-            Some((facts.lineage(answer.at), offset, answer.at, push))
+            Some((facts.lineage(answer.at), offset, *answer, push))
         });
-        let mut stored: Vec<(usize, Offset, At, &Push<'_>)> = stored.collect();
+        let mut stored: Vec<(usize, Offset, &Answered, &Push<'_>)> = stored.collect();
         stored.sort_unstable_by_key(|(lineage, offset, ..)| (*lineage, *offset));
-        let mut earliest: Option<(usize, At, &Push<'_>)> = None;
+        let mut earliest: Option<(usize, &Answered, &Push<'_>)> = None;
         for (lineage, _, accepted, push) in stored.into_iter().rev() {
             let same = earliest.filter(|(of, ..)| *of == lineage);
             if let Some((_, answered, behind)) = same
-                && answered < push.invoked
+                && answered.at < push.invoked
             {
-                let proof = [behind.accepted.map_or(behind.record, |a| a.record), push.record];
+                let proof = [answered.record, push.record];
                 findings.say(
                     || {
                         let title = &of.title;
@@ -40,7 +50,7 @@ fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                     &proof,
                 );
             }
-            if same.is_none_or(|(_, answered, _)| accepted < answered) {
+            if same.is_none_or(|(_, answered, _)| accepted.at < answered.at) {
                 earliest = Some((lineage, accepted, push));
             }
         }

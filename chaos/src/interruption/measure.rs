@@ -17,6 +17,10 @@ use crate::history::{Ending, Event, Name, Record};
 /// Waits that began so long before the end of a fault still count for it, nanoseconds.
 const AFTERMATH: u64 = 300_000_000_000;
 
+/// What begins so soon after all is whole again may still be of the fault, nanoseconds: what was lost on the
+/// way TCP sends again by a clock of its own, which nobody sees.
+const AFTER_HEALED: u64 = 1_000_000_000;
+
 /// Milliseconds of nanoseconds.
 #[must_use]
 pub const fn ms(ns: u64) -> u64 {
@@ -74,9 +78,10 @@ impl Window {
         self.healed.or(self.mended)
     }
 
-    /// Whether something that lasted until now and began then was disturbed by it.
+    /// Whether something that lasted until now and began then was disturbed by it. One that is mended is
+    /// not over: all must be whole again.
     fn concerns(&self, began: u64) -> bool {
-        self.end().is_none_or(|end| end >= began)
+        self.healed.is_none_or(|healed| healed + AFTER_HEALED >= began)
     }
 }
 

@@ -131,6 +131,20 @@ fn who_leaves_by_itself_does_not_wait() {
     assert_eq!((report.faults[0].own, report.faults[0].delivery), (None, 200 * MS));
 }
 
+/// Mended at 12, whole at 14: what begins in between, and a second later at most, is still of the fault.
+#[test]
+fn a_fault_is_not_over_when_it_is_mended() {
+    let longest = |invoked_ms, accepted_ms| {
+        let mut records = history();
+        records.extend(push("after", invoked_ms, accepted_ms));
+        records.sort_by_key(|record| record.t);
+        report(&records).faults[0].push / MS
+    };
+    assert_eq!(longest(12_100, 13_400), 1_300);
+    assert_eq!(longest(14_900, 16_000), 1_100);
+    assert_eq!(longest(15_100, 17_000), 700, "that of the push before");
+}
+
 #[test]
 fn what_takes_too_long_is_told() {
     let mut records = history();

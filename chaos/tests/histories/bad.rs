@@ -34,7 +34,7 @@ impl Bad {
 }
 
 /// At least one for every invariant.
-pub const ALL: [Bad; 52] = [
+pub const ALL: [Bad; 53] = [
     bad("accepted-arrives", "a push that another got", lost_of_unknown_outcome),
     bad("accepted-arrives", "one of two terminals of a user", lost_for_one),
     bad("for-whom", "another terminal's inbox", others_inbox),
@@ -51,6 +51,7 @@ pub const ALL: [Bad; 52] = [
     bad("order-in-session", "one twice, not said to be again", twice_in_session),
     bad("order-over-sessions", "an older one in a later session", older_later),
     bad("real-time", "the later one stands before", stands_before),
+    bad("real-time", "the later one stands before, of several targets", stands_before_of_several),
     bad("at-most-once", "the SDK after a reconnect", sdk_again),
     bad("at-most-once", "the SDK from another log", sdk_from_another_log),
     bad("at-most-once", "a push that is stored nowhere", stored_nowhere_twice),
@@ -355,6 +356,22 @@ fn stands_before(tape: &mut Tape, bad: bool) {
     for (offset, key) in stored {
         tape.delivered("x/b", 2, LogName::Terminal, offset, key);
     }
+}
+
+/// What an answer does not name was not accepted by it.
+fn stands_before_of_several(tape: &mut Tape, bad: bool) {
+    a_and_b(tape);
+    tape.left("x/b", 1, Ending::Closed);
+    tape.invoke("k1", "x", &[terminal("a"), terminal("b")]).wait(1);
+    let told = [(terminal("a"), Some(Offset(10))), (terminal("b"), Some(Offset(20)))];
+    tape.accepted("k1", if bad { &told } else { &told[..1] }).wait(1);
+    tape.invoke("k2", "x", &[terminal("b")]).wait(1);
+    tape.accepted("k2", &[(terminal("b"), Some(Offset(15)))]).wait(1);
+    tape.delivered("x/a", 1, LogName::Terminal, 10, "k1");
+    tape.opened("x/b", 2, &[], &[(LogName::Terminal, Offset(0))]);
+    tape.delivered("x/b", 2, LogName::Terminal, 15, "k2");
+    tape.delivered("x/b", 2, LogName::Terminal, 20, "k1");
+    tape.counted("k1", all_acknowledged(2)).counted("k2", all_acknowledged(1));
 }
 
 fn sdk_again(tape: &mut Tape, bad: bool) {

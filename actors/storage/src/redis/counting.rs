@@ -17,7 +17,7 @@ use super::schema::log_tag;
 use super::tickets::{Batch, Pending, Ticket};
 use super::waves::is_noted;
 use super::{RedisStore, scripts};
-use crate::{StoreError, StoreResult};
+use crate::{Seldom, StoreError, StoreResult};
 
 /// Messages that one script looks at.
 const ROWS_MAX: u32 = 2048;
@@ -149,7 +149,10 @@ impl RedisStore {
                 Ok(offset) => from = Offset(offset),
                 Err(error) => {
                     metrics::counter!("clarion_redis_counts_failed_total").increment(1);
-                    tracing::warn!(%error, %log, "what cursors passed is not counted yet");
+                    static SAID: Seldom = Seldom::new();
+                    if let Some(unsaid) = SAID.turn() {
+                        tracing::warn!(%error, %log, unsaid, "what cursors passed is not counted yet");
+                    }
                     return Err(error);
                 }
             }

@@ -41,7 +41,7 @@ use self::reply::Args;
 use self::schema::Keys;
 use self::tickets::Tellers;
 use self::upkeep::Sweep;
-use crate::{StoreError, StoreResult};
+use crate::{Seldom, StoreError, StoreResult};
 
 #[cfg(any(test, feature = "conformance"))]
 pub use self::breaks::{Breaks, Step};
@@ -169,5 +169,8 @@ fn call_of(script: &'static Script, key: Vec<u8>, args: Args) -> ScriptCall {
 /// makes up for it.
 fn index_failed(error: &StoreError) {
     metrics::counter!("clarion_redis_index_failed_total").increment(1);
-    tracing::warn!(%error, "an index of the store does not follow for now");
+    static SAID: Seldom = Seldom::new();
+    if let Some(unsaid) = SAID.turn() {
+        tracing::warn!(%error, unsaid, "an index of the store does not follow for now");
+    }
 }
